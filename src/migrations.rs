@@ -1,0 +1,1 @@
+//! Which files are migrations, and which of them are pending. Rails' own rules, pure.

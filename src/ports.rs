@@ -1,0 +1,144 @@
+//! The doors to the outside. Each method's comment is its contract; the adapters keep it, and so do the fakes in tests.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::dynos::{App, DynoList, Formation, Release};
+
+/// A connection to one database. Databases differ by the SQL that is sent through this, not by what is done.
+pub trait Session {
+    /// Sends `sql`, one or more statements separated by `;`, in one message and returns one [`Rows`] for each statement
+    /// that returns rows (statements that return none, such as `BEGIN` or `INSERT`, add none). No server-side prepared
+    /// statement and no session state is used, so that it works through a pooler in transaction mode. All values come as
+    /// text, as the server prints them; SQL NULL is `None`. When a statement fails, those after it are not run.
+    ///
+    /// Returns within `deadline` in total: a server that goes silent ends in [`SqlErrorKind::Lost`], after which every call
+    /// fails in the same way.
+    fn run(&mut self, sql: &str, deadline: Duration) -> Result<Vec<Rows>, SqlError>;
+
+    /// The descriptor whose being open keeps this session, and so its session locks, alive in the server. A child that
+    /// inherits it keeps the lock when we are killed. `None` for SQLite.
+    fn socket(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What the server called this session in the handshake: PostgreSQL's `BackendKeyData` pid, MySQL's connection id.
+    /// Behind a transaction pooler it differs from what the server itself says (`pg_backend_pid()`).
+    fn handshake_id(&self) -> Option<u64>;
+
+    /// Ends the use of this session without telling the server, for the case that a child still holds its socket and so the
+    /// lock: neither a Terminate message nor a shutdown is sent.
+    fn abandon(self: Box<Self>);
+}
+
+/// The rows of one statement, every value as text.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// Why a statement or a connection failed. The message is the server's or the driver's own, without any secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlError {
+    pub kind: SqlErrorKind,
+    pub message: String,
+    /// The way out, where there is one to name.
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SqlErrorKind {
+    /// Not reached: refused, no such host, no such file, no such database, time-out on connecting.
+    Unreachable,
+    /// Reached, but the TLS handshake failed or the certificate does not verify.
+    Tls,
+    /// Reached, but user or password are not accepted.
+    Denied,
+    /// The connection was there and is gone, or the server went silent past the deadline. What was sent may have happened.
+    Lost,
+    /// A table that the statement names does not exist.
+    NoTable,
+    /// A column that the statement names does not exist.
+    NoColumn,
+    /// The server, the transaction, the file or the role does not allow writing.
+    ReadOnly,
+    /// A row with this key is there already.
+    Duplicate,
+    /// Another session holds a lock that the statement needs (SQLite: the file is busy).
+    Locked,
+    /// Anything else: syntax, disk full, out of memory.
+    Other,
+}
+
+impl std::fmt::Display for SqlError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+/// Heroku's Platform API for one app. Every method ends within the configured time-outs. Reads are retried inside, bounded
+/// (429 with its `Retry-After`, 5xx, connection faults); restarts are sent at most once per call, except where it is certain that
+/// the request was not acted upon (429, connection refused).
+pub trait Platform: Send + Sync {
+    fn app(&self) -> Result<App, ApiError>;
+
+    /// All dynos of the app: every page, or an error.
+    fn dynos(&self) -> Result<DynoList, ApiError>;
+
+    fn formation(&self) -> Result<Vec<Formation>, ApiError>;
+
+    /// The newest releases, newest first, `limit` at most.
+    fn releases(&self, limit: usize) -> Result<Vec<Release>, ApiError>;
+
+    /// One release by its number.
+    fn release(&self, version: u64) -> Result<Release, ApiError>;
+
+    /// Whether the app's preboot feature is on. `false` where the app cannot have it (404).
+    fn preboot(&self) -> Result<bool, ApiError>;
+
+    /// Asks for a restart of all dynos of one process type: `DELETE /apps/{app}/formations/{type}`. `Ok` means accepted, not
+    /// done.
+    fn restart_type(&self, kind: &str) -> Result<(), ApiError>;
+
+    /// Asks for a restart of one dyno by its name (by id it has been seen to do nothing). `Ok` means accepted, not done.
+    fn restart_dyno(&self, name: &str) -> Result<(), ApiError>;
+
+    /// The last `lines` log lines of one dyno, oldest first, raw.
+    fn log_lines(&self, dyno: &str, lines: usize) -> Result<Vec<String>, ApiError>;
+}
+
+/// Why the API gave no answer that can be used. Never holds the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub kind: ApiErrorKind,
+    /// The HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// The API's own error id (`not_found`, `rate_limit`, ...), where it gave one.
+    pub id: Option<String>,
+    /// What happened, with the method, the path and the API's own message. Raw text from outside: cleaned on output.
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiErrorKind {
+    /// 401: the token is not, or no longer, good.
+    Unauthorized,
+    /// 402, 403: the token may not do this.
+    Forbidden,
+    /// 404: no such app, dyno or release (or none that this token may see).
+    NotFound,
+    /// 429, and it did not get better within the time-outs.
+    RateLimited,
+    /// Any other 4xx.
+    Rejected,
+    /// The request did not reach the API: no such host, refused, TLS failed. Nothing was done.
+    Unreachable,
+    /// 5xx, time-out, connection cut, an answer that cannot be read: it may have been done or not.
+    Unknown,
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
