@@ -1,8 +1,47 @@
 //! What Rails would connect to: `config/database.yml` and the environment, resolved as Active Record resolves them, without Ruby.
 
+pub mod erb;
+mod resolve;
+pub mod url;
+pub mod version;
+pub mod yaml;
+
 use std::collections::BTreeMap;
 
+pub use self::resolve::{Sources, environment, resolve};
+pub use self::version::RailsVersion;
 use crate::secret::Secret;
+
+/// What the environment's configuration comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolved {
+    /// The databases that Rails would migrate, in the order of the file. May be none.
+    Databases(Vec<Database>),
+    /// A database URL is there and empty, as `DATABASE_URL=` is while an add-on is being promoted. Rails raises an error.
+    Empty {
+        /// The variable, or the place in the file.
+        from: String,
+    },
+}
+
+/// What only Ruby knows of an application, said by its people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// For every database that has no word of its own.
+    pub global: Tables,
+    /// By the database's name.
+    pub databases: BTreeMap<String, Tables>,
+}
+
+/// The tables and paths of one database where they are not Rails' defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// With prefix and suffix.
+    pub schema_migrations_table: Option<String>,
+    /// With prefix and suffix.
+    pub metadata_table: Option<String>,
+    pub migrations_paths: Option<Vec<String>>,
+}
 
 /// One database that Rails would migrate, as `config/database.yml`, `DATABASE_URL` and their kin describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
