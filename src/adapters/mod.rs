@@ -1,5 +1,20 @@
 //! The outside world behind the doors of [`crate::ports`].
 
+use std::time::Duration;
+
 pub mod files;
+pub mod flock;
+pub mod mysql;
+pub mod postgres;
 pub mod rails;
 pub mod ruby;
+pub mod sqlite;
+
+/// What does not depend on the database, for every connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// How long connecting may take in total: look-up, handshakes, authentication.
+    pub connect_timeout: Duration,
+    /// The name under which the server lists the session.
+    pub application_name: String,
+}
