@@ -90,6 +90,9 @@ impl std::error::Error for SqlError {}
 /// (429 with its `Retry-After`, 5xx, connection faults); restarts are sent at most once per call, except where it is certain that
 /// the request was not acted upon (429, connection refused).
 pub trait Platform: Send + Sync {
+    /// Opens the connection, or keeps it open, with a request that costs no rate-limit tokens. Failures do not matter.
+    fn warm(&self);
+
     fn app(&self) -> Result<App, ApiError>;
 
     /// All dynos of the app: every page, or an error.

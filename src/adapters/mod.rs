@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+pub mod credentials;
 pub mod files;
 pub mod flock;
+pub mod git;
+pub mod heroku;
 pub mod mysql;
 pub mod postgres;
 pub mod rails;
+pub mod retry;
 pub mod ruby;
 pub mod sqlite;
 
