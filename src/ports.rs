@@ -1,9 +1,11 @@
 //! The doors to the outside. Each method's comment is its contract; the adapters keep it, and so do the fakes in tests.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
+use crate::debt::{Digest, Entry, Epoch, Receipt, Records};
 use crate::dynos::{App, DynoList, Formation, Release};
+use crate::migrations::Version;
 
 /// A connection to one database. Databases differ by the SQL that is sent through this, not by what is done.
 pub trait Session {
@@ -143,7 +145,7 @@ pub enum ApiErrorKind {
     NotFound,
     /// 429, and it did not get better within the time-outs.
     RateLimited,
-    /// Any other 4xx.
+    /// Any other 4xx; a redirect, which is never followed; a name that no path can carry, which is not sent.
     Rejected,
     /// The request did not reach the API: no such host, refused, TLS failed. Nothing was done.
     Unreachable,
@@ -158,3 +160,112 @@ impl std::fmt::Display for ApiError {
 }
 
 impl std::error::Error for ApiError {}
+
+/// One database as the debt sees it: applied versions, our records, the run lock. The SQL behind it is the engine's.
+///
+/// Every method can be repeated: what was done already is not done twice. A lost connection is opened again inside, once per
+/// call, and the run lock taken again if we held it.
+pub trait Database {
+    /// Versions and records in one snapshot; one round when both of Rails' tables are there. Writes nothing.
+    fn look(&mut self) -> Result<Look, SqlError>;
+
+    /// Takes the run lock of this database if it is free. It is held until the session's socket is closed by us *and* by
+    /// every child that inherited it.
+    fn try_lock(&mut self) -> Result<Lock, SqlError>;
+
+    /// Writes a row durably, in a transaction of its own, and reads it back. In which home, the adapter knows.
+    fn write(&mut self, key: &str, value: &str) -> Result<(), SqlError>;
+
+    /// Deletes our row. No error when it is gone already.
+    fn erase(&mut self, key: &str) -> Result<(), SqlError>;
+
+    /// Touches our row, to show that its run is alive; writes it again where it is gone (a fail-over lost it, or another run
+    /// came in between while our connection was lost). Never waits for a server that does not answer.
+    fn touch(&mut self, key: &str, value: &str) -> Result<(), SqlError>;
+
+    /// Clears the debt, in one transaction: reads the versions again; if they are `expected`, deletes exactly the rows of
+    /// `settlement` as they were read (key and value) and writes the proof. `false`: the versions have moved, nothing was
+    /// done.
+    fn settle(&mut self, settlement: &Settlement) -> Result<bool, SqlError>;
+
+    /// A hash of the catalogue: every table, column, index, constraint and type, but for Rails' two tables and ours.
+    fn catalogue(&mut self) -> Result<String, SqlError>;
+
+    /// The sessions that may still be migrating, each described for people: a child of ours by its tag, whoever holds Rails'
+    /// own lock, a statement that changes the schema.
+    fn migrating(&mut self) -> Result<Vec<String>, SqlError>;
+
+    /// The descriptor that keeps the run lock as long as it is open: what a child has to inherit.
+    fn lock_fd(&self) -> Option<RawFd>;
+
+    /// Forgets the session without telling the server, so that a child that inherited it keeps the lock.
+    fn abandon(&mut self);
+}
+
+/// What one look at a database found, in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    pub applied: Vec<Version>,
+    pub records: Records,
+    pub epoch: Epoch,
+    /// The server or the transaction refuses writing: a follower, a replica, a read-only database.
+    pub read_only: bool,
+    /// A pooler stands between us and the server, so that a session lock means nothing.
+    pub pooled: bool,
+}
+
+/// What became of the attempt to take the run lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lock {
+    Taken,
+    /// Another run holds it: who, for people.
+    Held(String),
+}
+
+/// What clears the debt in one database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The versions for which the restart was proved.
+    pub expected: Digest,
+    /// The rows to delete, as they were read.
+    pub gone: Vec<Entry>,
+    /// Rows that have to stay, with their new value.
+    pub kept: Vec<(Entry, String)>,
+    pub proof: (String, String),
+}
+
+/// The migration command.
+pub trait Runner {
+    /// Whether the command can be executed; why not.
+    fn check(&self) -> Result<(), String>;
+
+    /// Runs the command to its end, and the end of every process that it started, as far as that can be waited for. It
+    /// inherits `locks`. `tick` is called every few seconds. The receipt says that the possible debt is recorded.
+    fn run(&mut self, receipt: &Receipt, locks: &[RawFd], tick: &mut dyn FnMut()) -> Ended;
+}
+
+/// How the migration command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub exit: Exit,
+    /// A process that it started is still there, and may go on migrating.
+    pub lingering: bool,
+    pub took: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+    /// It was ended since it took longer than it may.
+    TimedOut,
+    /// It never started: why.
+    CannotStart(String),
+}
+
+/// Time that only goes forward, and waiting.
+pub trait Clock {
+    /// Since some moment in the past.
+    fn now(&self) -> Duration;
+    fn sleep(&self, time: Duration);
+}

@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
+use crate::config::Env;
+use crate::ports::Session;
+use crate::rails::{Database, Engine};
+
+pub mod child;
 pub mod credentials;
 pub mod files;
 pub mod flock;
 pub mod git;
 pub mod heroku;
+pub mod ledger;
 pub mod mysql;
 pub mod postgres;
 pub mod rails;
 pub mod retry;
 pub mod ruby;
+pub mod signals;
 pub mod sqlite;
 
 /// What does not depend on the database, for every connection.
@@ -21,4 +28,22 @@ pub struct ConnectOptions {
     pub connect_timeout: Duration,
     /// The name under which the server lists the session.
     pub application_name: String,
+}
+
+/// Connecting may take this long, fall-backs to other addresses included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The way to one database. Nothing is connected to yet.
+pub fn open(config: Database, env: Env) -> ledger::Ledger {
+    let options = ConnectOptions { connect_timeout: CONNECT_TIMEOUT, application_name: "unstuck".into() };
+    let ours = config.clone();
+    let connect = move |access| {
+        let session: Box<dyn Session> = match ours.engine {
+            Engine::Postgresql => Box::new(postgres::connect(&ours, &env, options.clone())?),
+            Engine::Mysql => Box::new(mysql::connect(&ours, &env, options.clone())?),
+            Engine::Sqlite => Box::new(sqlite::connect(&ours, access)?),
+        };
+        Ok(session)
+    };
+    ledger::Ledger::new(config, Box::new(connect))
 }

@@ -1,0 +1,238 @@
+//! What was typed. What it means is [`crate::config`]'s matter.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// A restart always follows a migration: Rails on Heroku without stuck dynos.
+///
+/// A Rails process reads the columns of its tables once. After a migration, every process that booted before it fails, or
+/// loses what is written to the new columns, until it is restarted: a stuck dyno. unstuck runs what is pending, restarts, and
+/// proves that no old process is left. Killed half-way, it knows at its next run that a restart is owed.
+#[derive(Debug, Parser)]
+#[command(name = "unstuck", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  release: unstuck migrate          the line for your Procfile
+  unstuck status -a my-app          what is pending, what is owed, which dynos are stuck
+  unstuck restart -r production     restart what is stuck, and prove it
+  unstuck config                    what is in effect, and where it comes from
+
+Exit codes:
+  0  done, or nothing to do
+  1  could not tell: a bad file, a database or the API that cannot be asked
+  2  wrong usage
+  3  a migration failed or is still pending; what had to be restarted was
+  4  a restart is still owed
+  5  refused before anything ran
+  6  with --exit-code: migrations are pending
+  7  with --exit-code: a restart is owed, or dynos are stuck
+  9  another run holds the lock
+  128+N  ended by signal N")]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// The Heroku app: its name or its id
+    #[arg(short, long, global = true, value_name = "APP")]
+    pub app: Option<String>,
+    /// The git remote that the app is deployed by
+    #[arg(short, long, global = true, value_name = "REMOTE")]
+    pub remote: Option<String>,
+    /// The Rails root [default: the current directory]
+    #[arg(short = 'C', long, global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// The configuration file [default: .unstuck.yml in the Rails root]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The table of applied versions, where the application's Ruby code names another one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub schema_migrations_table: Option<String>,
+    /// Print exactly one JSON document on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// When to use colours: auto, always, never
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto, hide_possible_values = true)]
+    pub color: Color,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    #[command(flatten)]
+    pub timeouts: Timeouts,
+}
+
+/// Colours: on a terminal only, unless told otherwise. `NO_COLOR` is obeyed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+/// Time-outs, as typed: `500ms`, `10s`, `2m`.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Time-outs (500ms, 10s, 2m)")]
+pub struct Timeouts {
+    /// Wait this long for another run [default: 60s]
+    #[arg(long = "lock-timeout", global = true, value_name = "TIME")]
+    pub lock: Option<String>,
+    /// Old processes have to be gone by then [default: 3m; in the release phase, where the migration succeeded, 30s]
+    #[arg(long = "prove-timeout", global = true, value_name = "TIME")]
+    pub prove: Option<String>,
+    /// New processes should be up by then; only reported [default: 2m]
+    #[arg(long = "health-timeout", global = true, value_name = "TIME")]
+    pub health: Option<String>,
+    /// One request to Heroku's API [default: 10s]
+    #[arg(long = "api-timeout", global = true, value_name = "TIME")]
+    pub api: Option<String>,
+    /// The first interval between two looks at the dynos, growing to 10s [default: 1s]
+    #[arg(long = "poll-timeout", global = true, value_name = "TIME")]
+    pub poll: Option<String>,
+    /// End the migration after this long [default: never]
+    #[arg(long = "migrate-timeout", global = true, value_name = "TIME")]
+    pub migrate: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run what is pending, restart, and prove that no old process is left
+    ///
+    /// With nothing pending and nothing owed this takes one look at the database and ends. Otherwise: check that a restart can
+    /// follow, take the lock, record that a restart may be owed, migrate, look again, restart, prove, clear the record.
+    #[command(after_help = "\
+Examples:
+  release: unstuck migrate                          in a Procfile
+  heroku run -a my-app unstuck migrate              by hand
+  unstuck migrate --dry-run                         what it would do
+  unstuck migrate -- bin/rails db:migrate:primary   another command
+
+A first run on a database that is up to date has no record and restarts nothing; `unstuck restart --all` makes the first proof.")]
+    Migrate(Migrate),
+    /// What is pending, what is owed, and which dynos are stuck; changes nothing
+    ///
+    /// Without credentials for Heroku's API the dynos are left out; databases are looked at all the same. A dyno with a question
+    /// mark cannot be judged, since nothing was ever proved for this app.
+    #[command(after_help = "\
+Examples:
+  unstuck status                        for people
+  unstuck status --json | jq .verdict   clean, pending, owed or unproved
+  unstuck status --exit-code            6 pending, 7 owed or stuck, else 0")]
+    Status(Status),
+    /// Pay what is owed: restart the stuck dynos and prove that they are gone
+    ///
+    /// With nothing owed nothing is restarted, unless --all says so. The record is cleared only by a run that covers all of the
+    /// configured types.
+    #[command(after_help = "\
+Examples:
+  unstuck restart                what is owed, if anything
+  unstuck restart --all          all of the configured types, owed or not; makes a first proof
+  unstuck restart --all worker   all dynos of this type, owed or not
+  unstuck restart --wait         in CI after a deploy: wait for a pending release before restarting")]
+    Restart(Restart),
+    /// The configuration in effect and where each value comes from; connects to nothing
+    #[command(after_help = "\
+Examples:
+  unstuck config
+  unstuck config --json | jq .databases
+
+Keys of .unstuck.yml, all of them optional:
+  app, command
+  restart:    types, policy, strategy, max_unavailable
+  timeouts:   lock, prove, health, api, poll, migrate
+  databases:  NAME: schema_migrations_table, metadata_table, migrations_paths
+
+Variables: UNSTUCK_APP, UNSTUCK_RESTART_TYPES, UNSTUCK_RESTART_POLICY, UNSTUCK_RESTART_STRATEGY,
+UNSTUCK_RESTART_MAX_UNAVAILABLE, and UNSTUCK_PROVE_TIMEOUT and its like for each time-out.
+Flags win over variables, variables over the file.")]
+    Config,
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  unstuck completions bash > /etc/bash_completion.d/unstuck")]
+    Completions { shell: clap_complete::Shell },
+    /// Print the man page
+    #[command(after_help = "Example:\n  unstuck man | man -l -")]
+    Man,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Migrate {
+    /// Say what would be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: exit 6 if migrations are pending, 7 if a restart is owed
+    #[arg(long, requires = "dry_run")]
+    pub exit_code: bool,
+    /// Exit 4 when the new processes do not come up
+    #[arg(long)]
+    pub require_healthy: bool,
+    /// The migration command [default: bin/rails db:migrate; without bin/rails, bundle exec rake db:migrate]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// How to restart.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Restart options")]
+pub struct How {
+    /// Who restarts after a successful migration in the release phase: `api` (unstuck), `handoff` (the release itself), or
+    /// `auto`: `api`, but `handoff` where preboot is on [default: auto]
+    #[arg(long, value_name = "auto|api|handoff")]
+    pub policy: Option<String>,
+    /// The process types to restart, separated by commas, or `all` [default: web]
+    #[arg(long, value_name = "TYPES")]
+    pub types: Option<String>,
+    #[command(flatten)]
+    pub pace: Pace,
+}
+
+/// How many dynos at a time.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "Restart options")]
+pub struct Pace {
+    /// All dynos at once, or dyno by dyno [default: at-once]
+    #[arg(long, value_name = "at-once|rolling")]
+    pub strategy: Option<String>,
+    /// How many dynos a rolling restart may take at a time [default: 1]
+    #[arg(long, value_name = "N")]
+    pub max_unavailable: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Status {
+    /// Exit 6 if migrations are pending, 7 if a restart is owed or dynos are stuck
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Restart {
+    /// The process types to restart [default: the configured ones, which are `web` alone if none are]
+    #[arg(value_name = "TYPE")]
+    pub types: Vec<String>,
+    /// Restart all dynos of the types, owed or not, and record the proof
+    #[arg(long)]
+    pub all: bool,
+    /// Wait for a pending release before restarting
+    #[arg(long)]
+    pub wait: bool,
+    /// Take the migration of this run for dead, whatever the lock could prove; may be given again
+    #[arg(long, value_name = "RUN")]
+    pub assume_dead: Vec<String>,
+    /// Exit 4 when the new processes do not come up
+    #[arg(long)]
+    pub require_healthy: bool,
+    #[command(flatten)]
+    pub pace: Pace,
+}

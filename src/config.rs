@@ -1,0 +1,632 @@
+//! What was typed, exported and written means this. The only place that reads the environment.
+//!
+//! Flags win over the environment, the environment over `.unstuck.yml`, that over the defaults; each value remembers where
+//! it comes from. Everything is checked here as a whole, before anything is asked or done.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::adapters::{self, credentials, git, heroku};
+use crate::args::{Common, How};
+use crate::error::{Error, Kind, Result};
+use crate::rails;
+use crate::secret::Secret;
+
+/// The environment, taken once at the start.
+pub type Env = BTreeMap<String, String>;
+
+/// A value and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sourced<T> {
+    pub value: T,
+    pub from: String,
+}
+
+impl<T> Sourced<T> {
+    fn new(value: T, from: impl Into<String>) -> Self {
+        Self { value, from: from.into() }
+    }
+}
+
+/// The configuration in effect, but for the databases, which [`Settings::databases`] resolves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub root: PathBuf,
+    pub env: Env,
+    file: File,
+    overrides: rails::Overrides,
+    /// Name or uuid of the app, where something other than a git remote names it.
+    named_app: Option<Sourced<String>>,
+    remote: Option<String>,
+    /// The uuid of the app whose dyno we run in, where the platform tells it.
+    pub app_id: Option<String>,
+    pub place: Place,
+    pub types: Sourced<Types>,
+    pub policy: Sourced<Policy>,
+    pub strategy: Sourced<Strategy>,
+    pub max_unavailable: Sourced<usize>,
+    pub timeouts: Timeouts,
+    /// The migration command: program and arguments. Never a shell's line.
+    pub command: Sourced<Vec<String>>,
+}
+
+/// Where we run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The release phase of a deploy, and its release's number where the platform tells it.
+    Release { dyno: String, version: Option<u64> },
+    /// Another dyno.
+    Dyno(String),
+    /// A laptop, a CI machine.
+    Outside,
+}
+
+impl Place {
+    pub fn is_release(&self) -> bool {
+        matches!(self, Self::Release { .. })
+    }
+
+    /// The dyno's name.
+    pub fn dyno(&self) -> Option<&str> {
+        match self {
+            Self::Release { dyno, .. } | Self::Dyno(dyno) => Some(dyno),
+            Self::Outside => None,
+        }
+    }
+}
+
+/// Which process types are restarted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Types {
+    Named(Vec<String>),
+    All,
+}
+
+impl Types {
+    /// Whether dynos of this type are restarted. One-off, release and scheduler dynos never are.
+    pub fn include(&self, kind: &str) -> bool {
+        match self {
+            Self::Named(types) => types.iter().any(|named| named == kind),
+            Self::All => !matches!(kind, "run" | "release" | "scheduler"),
+        }
+    }
+
+    /// Whether every type of `other` is among these.
+    pub fn cover(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Named(_), Self::All) => false,
+            (Self::Named(mine), Self::Named(theirs)) => theirs.iter().all(|kind| mine.contains(kind)),
+        }
+    }
+
+    /// A list of names, separated by commas or spaces; `all` among them means all.
+    pub fn parse(text: &str) -> Self {
+        let names: Vec<String> =
+            text.split([',', ' ']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if names.iter().any(|name| name == "all") { Self::All } else { Self::Named(names) }
+    }
+
+    /// As people and JSON read it.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Named(types) => types.clone(),
+            Self::All => vec!["all".into()],
+        }
+    }
+}
+
+/// Who restarts when a migration succeeded in the release phase: see the table in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Auto,
+    Api,
+    Handoff,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    AtOnce,
+    Rolling,
+}
+
+/// A word of the configuration that stands for one of a few values.
+trait Word: Sized + Copy + 'static {
+    const WORDS: &'static [(&'static str, Self)];
+
+    fn of(text: &str) -> Option<Self> {
+        Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+    }
+
+    fn choices() -> String {
+        Self::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Word for Policy {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("api", Self::Api), ("handoff", Self::Handoff)];
+}
+
+impl Word for Strategy {
+    const WORDS: &'static [(&'static str, Self)] = &[("at-once", Self::AtOnce), ("rolling", Self::Rolling)];
+}
+
+impl Policy {
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
+impl Strategy {
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// How long to wait for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For another run to end.
+    pub lock: Sourced<Duration>,
+    /// For old processes to be gone; `None`: the default, which depends on the phase.
+    pub prove: Option<Sourced<Duration>>,
+    /// For new processes to be up.
+    pub health: Sourced<Duration>,
+    /// For one request to the API.
+    pub api: Sourced<Duration>,
+    /// Between the first two looks at the dynos.
+    pub poll: Sourced<Duration>,
+    /// For the migration.
+    pub migrate: Option<Sourced<Duration>>,
+}
+
+impl Timeouts {
+    /// The time in which old processes have to be gone. A release that succeeded does not wait long: the platform's own
+    /// restart follows.
+    pub fn prove(&self, release_succeeded: bool) -> Duration {
+        let default = Duration::from_secs(if release_succeeded { 30 } else { 180 });
+        self.prove.as_ref().map_or(default, |prove| prove.value)
+    }
+}
+
+/// `.unstuck.yml`, as written. An unknown key is an error.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    app: Option<String>,
+    command: Option<Words>,
+    #[serde(default)]
+    restart: FileRestart,
+    #[serde(default)]
+    timeouts: FileTimeouts,
+    #[serde(default)]
+    databases: BTreeMap<String, FileDatabase>,
+    #[serde(default)]
+    #[allow(dead_code, reason = "read by the pre-push hook; a file that has it is a good file")]
+    hook: FileHook,
+    #[serde(skip)]
+    path: String,
+}
+
+/// One string or a list of strings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Words {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRestart {
+    types: Option<Words>,
+    policy: Option<String>,
+    strategy: Option<String>,
+    max_unavailable: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileTimeouts {
+    lock: Option<String>,
+    prove: Option<String>,
+    health: Option<String>,
+    api: Option<String>,
+    poll: Option<String>,
+    migrate: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileDatabase {
+    schema_migrations_table: Option<String>,
+    metadata_table: Option<String>,
+    migrations_paths: Option<Words>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileHook {
+    #[allow(dead_code, reason = "read by the pre-push hook")]
+    remotes: Option<Words>,
+}
+
+impl Words {
+    fn list(&self) -> Vec<String> {
+        match self {
+            Self::One(word) => vec![word.clone()],
+            Self::Many(words) => words.clone(),
+        }
+    }
+}
+
+/// The process's environment. Values that are no UTF-8 cannot be ours and keep their shape as far as they go.
+pub fn environment() -> Env {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect()
+}
+
+impl Settings {
+    /// Makes sense of flags, environment and file. Reads one file at most and connects to nothing.
+    pub fn load(common: &Common, how: &How, command: &[String], env: Env) -> Result<Self> {
+        let root = root(common)?;
+        let file = File::load(common, &root)?;
+        let place = place(&env);
+        let app_id = env.get("HEROKU_APP_ID").filter(|id| !id.is_empty()).cloned().or_else(|| stream_app_id(&env));
+        let source = Source { env: &env, file: &file };
+        Ok(Self {
+            named_app: named_app(common, &source, app_id.as_deref()),
+            remote: common.remote.clone(),
+            app_id,
+            types: source.types(how)?,
+            policy: source.word(
+                how.policy.as_deref(),
+                "--policy",
+                "UNSTUCK_RESTART_POLICY",
+                file.restart.policy.as_deref(),
+                "restart.policy",
+                Policy::Auto,
+            )?,
+            strategy: source.word(
+                how.pace.strategy.as_deref(),
+                "--strategy",
+                "UNSTUCK_RESTART_STRATEGY",
+                file.restart.strategy.as_deref(),
+                "restart.strategy",
+                Strategy::AtOnce,
+            )?,
+            max_unavailable: source.max_unavailable(how)?,
+            timeouts: source.timeouts(common)?,
+            command: source.command(command, &root)?,
+            overrides: overrides(common, &file),
+            place,
+            root,
+            env,
+            file,
+        })
+    }
+
+    /// The databases that Rails would migrate, in the order of the file.
+    pub fn databases(&self) -> Result<rails::Resolved> {
+        adapters::rails::databases(&self.root, &self.env, &self.overrides)
+    }
+
+    /// `production`, `development`, ...
+    pub fn rails_env(&self) -> String {
+        rails::environment(&self.env)
+    }
+
+    /// The app: `--app`, `--remote`, `UNSTUCK_APP`, `HEROKU_APP_NAME`, `.unstuck.yml`, the app whose dyno this is, the git
+    /// remote. Repositories are looked at only when this is asked, and nothing else names the app.
+    pub fn app(&self) -> Result<Option<Sourced<String>>> {
+        if let Some(app) = &self.named_app {
+            return Ok(Some(app.clone()));
+        }
+        if self.remote.is_none() && self.place.dyno().is_some() {
+            return Ok(None);
+        }
+        let hosts = git::GitHosts::new(&self.host()?, self.env.get("HEROKU_GIT_HOST").map(String::as_str));
+        let app = git::app(&self.root, self.remote.as_deref(), &hosts)?;
+        let from = self.remote.as_ref().map_or("git remote".to_owned(), |remote| format!("git remote {remote}"));
+        Ok(app.map(|app| Sourced::new(app, from)))
+    }
+
+    /// The uuid of the app that is asked for, where it is the one whose dyno this is.
+    pub fn own_app_id(&self) -> Option<String> {
+        let own = match (&self.named_app, self.env.get("HEROKU_APP_NAME")) {
+            (Some(app), Some(own)) => app.value == *own || Some(&app.value) == self.app_id.as_ref(),
+            _ => self.remote.is_none(),
+        };
+        self.app_id.clone().filter(|_| own)
+    }
+
+    /// Where Heroku's API is.
+    pub fn host(&self) -> Result<heroku::Host> {
+        heroku::Host::from_env_value(self.env.get("HEROKU_HOST").map(String::as_str))
+    }
+
+    /// The API key and where it comes from. On a laptop the `heroku` CLI's own stores are asked too.
+    pub fn token(&self) -> Result<Option<(Secret, String)>> {
+        credentials::find(&self.env, &self.host()?)
+    }
+
+    /// The configuration file that was read, if there is one.
+    pub fn file(&self) -> Option<&str> {
+        (!self.file.path.is_empty()).then_some(self.file.path.as_str())
+    }
+
+    /// The host or dyno that a record names: printable ASCII, 24 characters at most.
+    pub fn by(&self) -> String {
+        let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = self.place.dyno().map_or_else(host, str::to_owned);
+        name.trim().chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '\'')).take(24).collect()
+    }
+}
+
+fn root(common: &Common) -> Result<PathBuf> {
+    let root = common.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+    std::fs::canonicalize(&root)
+        .map_err(|error| Error::new(Kind::Input, format!("no such directory: {}", root.display())).because(error))
+}
+
+fn place(env: &Env) -> Place {
+    match env.get("DYNO").filter(|dyno| !dyno.is_empty()) {
+        None => Place::Outside,
+        Some(dyno) if dyno.starts_with("release.") || dyno.starts_with("release-") => {
+            let version = env.get("HEROKU_RELEASE_VERSION").and_then(|v| v.trim_start_matches('v').parse().ok());
+            Place::Release { dyno: dyno.clone(), version }
+        }
+        Some(dyno) => Place::Dyno(dyno.clone()),
+    }
+}
+
+fn stream_app_id(env: &Env) -> Option<String> {
+    ["HEROKU_RELEASE_STREAM_URL", "HEROKU_RELEASE_LOG_STREAM"]
+        .iter()
+        .find_map(|name| heroku::app_id_from_stream_url(env.get(*name)?))
+}
+
+fn named_app(common: &Common, source: &Source, app_id: Option<&str>) -> Option<Sourced<String>> {
+    if let Some(app) = &common.app {
+        return Some(Sourced::new(app.clone(), "--app"));
+    }
+    if common.remote.is_some() {
+        return None;
+    }
+    for name in ["UNSTUCK_APP", "HEROKU_APP_NAME"] {
+        if let Some(app) = source.env.get(name).filter(|app| !app.is_empty()) {
+            return Some(Sourced::new(app.clone(), name));
+        }
+    }
+    if let Some(app) = &source.file.app {
+        return Some(Sourced::new(app.clone(), source.file.path.clone()));
+    }
+    let from = if source.env.contains_key("HEROKU_APP_ID") { "HEROKU_APP_ID" } else { "HEROKU_RELEASE_STREAM_URL" };
+    app_id.map(|id| Sourced::new(id.to_owned(), from))
+}
+
+fn overrides(common: &Common, file: &File) -> rails::Overrides {
+    let tables = |database: &FileDatabase| rails::Tables {
+        schema_migrations_table: database.schema_migrations_table.clone(),
+        metadata_table: database.metadata_table.clone(),
+        migrations_paths: database.migrations_paths.as_ref().map(Words::list),
+    };
+    rails::Overrides {
+        global: rails::Tables {
+            schema_migrations_table: common.schema_migrations_table.clone(),
+            ..rails::Tables::default()
+        },
+        databases: file.databases.iter().map(|(name, database)| (name.clone(), tables(database))).collect(),
+    }
+}
+
+/// Environment and file, from which every setting is taken in the same order.
+struct Source<'a> {
+    env: &'a Env,
+    file: &'a File,
+}
+
+impl Source<'_> {
+    /// The raw text of a setting: flag, variable, key of the file.
+    fn text(&self, flag: (Option<&str>, &str), variable: &str, key: (Option<&str>, &str)) -> Option<Sourced<String>> {
+        if let (Some(text), name) = flag {
+            return Some(Sourced::new(text.to_owned(), name));
+        }
+        if let Some(text) = self.env.get(variable).filter(|text| !text.is_empty()) {
+            return Some(Sourced::new(text.clone(), variable));
+        }
+        key.0.map(|text| Sourced::new(text.to_owned(), format!("{} ({})", self.file.path, key.1)))
+    }
+
+    fn word<T: Word>(
+        &self,
+        flag: Option<&str>,
+        flag_name: &str,
+        variable: &str,
+        key: Option<&str>,
+        key_name: &str,
+        default: T,
+    ) -> Result<Sourced<T>> {
+        let Some(text) = self.text((flag, flag_name), variable, (key, key_name)) else {
+            return Ok(Sourced::new(default, "default"));
+        };
+        match T::of(&text.value) {
+            Some(value) => Ok(Sourced::new(value, text.from)),
+            None => Err(bad(&text, &format!("is none of {}", T::choices()))),
+        }
+    }
+
+    fn types(&self, how: &How) -> Result<Sourced<Types>> {
+        let listed = self.file.restart.types.as_ref().map(|types| types.list().join(","));
+        let text =
+            self.text((how.types.as_deref(), "--types"), "UNSTUCK_RESTART_TYPES", (listed.as_deref(), "restart.types"));
+        let Some(text) = text else { return Ok(Sourced::new(Types::Named(vec!["web".into()]), "default")) };
+        let types = Types::parse(&text.value);
+        let legal = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        match &types {
+            Types::Named(names) if names.is_empty() || !names.iter().all(legal) => {
+                Err(bad(&text, "is no list of process types such as web,worker"))
+            }
+            _ => Ok(Sourced::new(types, text.from)),
+        }
+    }
+
+    fn max_unavailable(&self, how: &How) -> Result<Sourced<usize>> {
+        let listed = self.file.restart.max_unavailable.map(|n| n.to_string());
+        let text = self.text(
+            (how.pace.max_unavailable.as_deref(), "--max-unavailable"),
+            "UNSTUCK_RESTART_MAX_UNAVAILABLE",
+            (listed.as_deref(), "restart.max_unavailable"),
+        );
+        let Some(text) = text else { return Ok(Sourced::new(1, "default")) };
+        match text.value.parse() {
+            Ok(n) if n > 0 => Ok(Sourced::new(n, text.from)),
+            _ => Err(bad(&text, "is no number of dynos from 1 up")),
+        }
+    }
+
+    fn timeouts(&self, common: &Common) -> Result<Timeouts> {
+        let (flags, file) = (&common.timeouts, &self.file.timeouts);
+        let get = |name: &str, flag: &Option<String>, key: &Option<String>| -> Result<Option<Sourced<Duration>>> {
+            let flag_name = format!("--{name}-timeout");
+            let variable = format!("UNSTUCK_{}_TIMEOUT", name.to_uppercase());
+            let key_name = format!("timeouts.{name}");
+            let text = self.text((flag.as_deref(), &flag_name), &variable, (key.as_deref(), &key_name));
+            text.map(|text| match duration(&text.value) {
+                Some(value) => Ok(Sourced::new(value, text.from)),
+                None => Err(bad(&text, "is no duration such as 500ms, 10s or 2m")),
+            })
+            .transpose()
+        };
+        let or = |given: Option<Sourced<Duration>>, ms: u64| {
+            given.unwrap_or_else(|| Sourced::new(Duration::from_millis(ms), "default"))
+        };
+        Ok(Timeouts {
+            lock: or(get("lock", &flags.lock, &file.lock)?, 60_000),
+            prove: get("prove", &flags.prove, &file.prove)?,
+            health: or(get("health", &flags.health, &file.health)?, 120_000),
+            api: or(get("api", &flags.api, &file.api)?, 10_000),
+            poll: or(get("poll", &flags.poll, &file.poll)?, 1_000),
+            migrate: get("migrate", &flags.migrate, &file.migrate)?,
+        })
+    }
+
+    /// The migration command. A line of the file is split as a shell would split it, and never given to one.
+    fn command(&self, typed: &[String], root: &Path) -> Result<Sourced<Vec<String>>> {
+        if !typed.is_empty() {
+            return Ok(Sourced::new(typed.to_vec(), "command line"));
+        }
+        let from = || format!("{} (command)", self.file.path);
+        match &self.file.command {
+            Some(Words::Many(words)) if !words.is_empty() => Ok(Sourced::new(words.clone(), from())),
+            Some(Words::One(line)) => match shlex::split(line).filter(|words| !words.is_empty()) {
+                Some(words) => Ok(Sourced::new(words, from())),
+                None => Err(Error::new(Kind::Input, format!("{}: command cannot be split into words", self.file.path))
+                    .hint("write it as a list: command: [bin/rails, db:migrate]")),
+            },
+            Some(Words::Many(_)) => Err(Error::new(Kind::Input, format!("{}: command is empty", self.file.path))),
+            None => {
+                let rails = root.join("bin/rails").symlink_metadata().is_ok();
+                let words: &[&str] =
+                    if rails { &["bin/rails", "db:migrate"] } else { &["bundle", "exec", "rake", "db:migrate"] };
+                Ok(Sourced::new(words.iter().map(|&word| word.to_owned()).collect(), "default"))
+            }
+        }
+    }
+}
+
+/// A value that cannot be: wrong usage when it was typed, a bad file or variable otherwise.
+fn bad(text: &Sourced<String>, what: &str) -> Error {
+    let kind = if text.from.starts_with("--") { Kind::Usage } else { Kind::Input };
+    Error::new(kind, format!("{}: `{}` {what}", text.from, text.value))
+}
+
+/// `500ms`, `10s`, `2m`, `1h`.
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(unit).map(Duration::from_millis)
+}
+
+impl File {
+    /// Reads the configuration file. A file that was named has to be there; the default one need not.
+    fn load(common: &Common, root: &Path) -> Result<Self> {
+        let path = common.config.clone().unwrap_or_else(|| root.join(".unstuck.yml"));
+        let shown = if common.config.is_some() { path.display().to_string() } else { ".unstuck.yml".to_owned() };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && common.config.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(error) => return Err(Error::new(Kind::Input, format!("cannot read {shown}")).because(error)),
+        };
+        Self::parse(&text, &shown)
+    }
+
+    fn parse(text: &str, shown: &str) -> Result<Self> {
+        // An empty file, or one of comments only, is no mapping but a null.
+        let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
+        match parsed {
+            Ok(file) => Ok(Self { path: shown.to_owned(), ..file.unwrap_or_default() }),
+            Err(error) => {
+                let place = error.location().map_or(String::new(), |at| format!(":{}", at.line()));
+                let message = error.to_string();
+                let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+                Err(Error::new(Kind::Input, format!("{shown}{place}: {message}"))
+                    .hint("`unstuck config --help` and the README name the keys"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("1h", 3_600_000), ("0s", 0)] {
+            assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "10", "s", "-1s", "1.5s", "10 s", "1d", "99999999999999999999s"] {
+            assert_eq!(duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_line() {
+        let error = File::parse("app: a\nrestart:\n  type: web\n", ".unstuck.yml").unwrap_err();
+        assert_eq!(error.kind, Kind::Input);
+        assert!(error.message.starts_with(".unstuck.yml:3: "), "{}", error.message);
+        assert!(error.message.contains("unknown field `type`"), "{}", error.message);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_error() {
+        for text in ["", "# nothing\n", "---\n"] {
+            assert!(File::parse(text, ".unstuck.yml").is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn types_cover_each_other() {
+        let named = |text| Types::parse(text);
+        assert!(named("web,worker").cover(&named("web")));
+        assert!(!named("web").cover(&named("web,worker")));
+        assert!(named("all").cover(&named("web,clock")));
+        assert!(!named("web").cover(&named("all")));
+        assert!(named("all").include("clock") && !named("all").include("run"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Asks what is true now; decides nothing.
+
+use crate::config::Types;
+use crate::debt::{Digest, Epoch, Ledger, Records, Standing};
+use crate::error::{Error, Kind, Result};
+use crate::migrations::{self, Migration, Version};
+use crate::ports::{Database, Look, SqlError, SqlErrorKind};
+use crate::rails;
+
+/// One database that Rails would migrate, and the way to it.
+pub struct Target {
+    pub config: rails::Database,
+    pub port: Box<dyn Database>,
+    /// Lists and checks the migration files, afresh at each look.
+    pub files: Box<dyn Fn() -> Result<Vec<Migration>>>,
+    /// A further database without any migration file (a fresh `queue` or `cache`): there is nothing to ask, so it is not
+    /// even connected to.
+    pub unused: bool,
+    /// Another entry before this one is the same database: its run lock is ours already.
+    pub same_as_earlier: bool,
+}
+
+/// What one look at one database and its files found.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub name: String,
+    pub adapter: String,
+    /// In the order in which Rails would run them.
+    pub pending: Vec<Migration>,
+    /// Applied, but their files are gone.
+    pub without_file: Vec<Version>,
+    pub look: Look,
+    pub digest: Digest,
+    /// It was not asked: see [`Target::unused`]. Nothing can be owed for it.
+    pub unused: bool,
+}
+
+impl Facts {
+    /// What the app's ledger in this database means now.
+    pub fn standing(&self, app: &str, types: &Types) -> Standing {
+        if self.unused {
+            return Standing::Closed;
+        }
+        self.ledger(app).standing(&self.digest, types)
+    }
+
+    pub fn ledger(&self, app: &str) -> Ledger {
+        self.look.records.of(app)
+    }
+}
+
+impl Target {
+    /// Looks at files and tables. Writes nothing.
+    pub fn look(&mut self) -> Result<Facts> {
+        let files = (self.files)()?;
+        let look = if self.unused {
+            Look {
+                applied: Vec::new(),
+                records: Records::default(),
+                epoch: Epoch(String::new()),
+                read_only: false,
+                pooled: false,
+            }
+        } else {
+            self.port.look().map_err(|error| self.error("cannot look at", error))?
+        };
+        Ok(Facts {
+            name: self.config.name.clone(),
+            adapter: self.config.adapter.clone(),
+            pending: migrations::pending(&files, &look.applied),
+            without_file: migrations::without_file(&files, &look.applied),
+            digest: Digest::of(&look.applied),
+            unused: self.unused,
+            look,
+        })
+    }
+
+    /// A database's failure, with the name of the database and what to do.
+    pub fn error(&self, what: &str, error: SqlError) -> Error {
+        let hint = error.hint.clone().or_else(|| hint(error.kind).map(str::to_owned));
+        let mut failure = Error::new(Kind::Database, format!("{what} database {}", self.place())).because(error);
+        failure.hint = hint;
+        failure
+    }
+
+    /// Name and address, without user and password: `primary (postgresql on db.example:5432, from DATABASE_URL)`.
+    pub fn place(&self) -> String {
+        let rails::Database { name, adapter, host, port, socket, database, from, .. } = &self.config;
+        let port = port.map_or(String::new(), |port| format!(":{port}"));
+        let at = match (self.config.engine, socket, host) {
+            (rails::Engine::Sqlite, ..) => database.as_deref().map_or(String::new(), |file| format!(" in {file}")),
+            (_, Some(socket), _) => format!(" on {socket}"),
+            (_, None, Some(host)) => format!(" on {host}{port}"),
+            (_, None, None) => String::new(),
+        };
+        format!("{name} ({adapter}{at}, from {from})")
+    }
+}
+
+fn hint(kind: SqlErrorKind) -> Option<&'static str> {
+    match kind {
+        SqlErrorKind::Unreachable => {
+            Some("is the address right, and is the server running? `unstuck config` shows what was resolved")
+        }
+        SqlErrorKind::Denied => Some("check user and password; `unstuck config` shows where they come from"),
+        SqlErrorKind::Tls => Some("check sslmode and the certificate"),
+        SqlErrorKind::ReadOnly => Some("use the address of the primary, with a role that may write"),
+        SqlErrorKind::NoTable => Some("does the table's name have a prefix? --schema-migrations-table names it"),
+        SqlErrorKind::Lost
+        | SqlErrorKind::NoColumn
+        | SqlErrorKind::Duplicate
+        | SqlErrorKind::Locked
+        | SqlErrorKind::Other => None,
+    }
+}

@@ -1,0 +1,265 @@
+//! The same stories on PostgreSQL and MariaDB servers, and those that only a server can tell: locks, sessions that outlive
+//! their client, poolers, connections that are cut.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
+
+#[allow(dead_code, reason = "each test uses its own part of it")]
+#[path = "support/mariadb.rs"]
+mod mariadb;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "support/scene.rs"]
+mod scene;
+
+use std::fs;
+
+use mariadb::{Mariadb, MariadbOptions};
+use postgres::{PgBouncer, Postgres, PostgresOptions, program};
+use scene::{Scene, Store};
+use serde_json::{Value, json};
+use unstuck_standin::Options;
+
+/// A server, and a fresh database for each story.
+trait Server {
+    fn store(&self, database: &str) -> Store;
+    /// A script that ends every session of `unstuck` in the scene's database.
+    const CUT: &'static str;
+    /// Takes Rails' own migration lock, waits for the file `go`, and gives it back.
+    const HOLD_RAILS_LOCK: &'static str;
+    /// Takes two seconds, within any statement.
+    const SLEEP: &'static str;
+}
+
+impl Server for Postgres {
+    fn store(&self, database: &str) -> Store {
+        self.sql(&format!("create database {database}"));
+        let (psql, dir, port) = (program("psql"), self.socket_dir.display(), self.port);
+        Store {
+            url: self.url(database),
+            client: format!("{psql} -XAtq -v ON_ERROR_STOP=1 -h {dir} -p {port} -U postgres -d {database} -c"),
+            key: "key",
+            moment: "timestamp(6)",
+        }
+    }
+
+    const CUT: &'static str = r#"sql "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()
+                               and application_name = 'unstuck'" > cut"#;
+
+    const HOLD_RAILS_LOCK: &'static str = "select pg_advisory_lock(2053462845 * KEY::bigint), pg_sleep(2)";
+
+    const SLEEP: &'static str = "pg_sleep(2)::text";
+}
+
+impl Server for Mariadb {
+    fn store(&self, database: &str) -> Store {
+        self.sql(&format!("create database {database}; grant all on {database}.* to ann@'%'"));
+        let (socket, password) = (self.socket.display(), Self::PASSWORD);
+        Store {
+            url: self.url("mysql2").replace("/app", &format!("/{database}")),
+            client: format!("mariadb --no-defaults --skip-ssl -S {socket} -u ann -p{password} {database} -BNe"),
+            key: "`key`",
+            moment: "datetime(6)",
+        }
+    }
+
+    const CUT: &'static str = r#"for id in $(sql "select id from information_schema.processlist where db = database() and
+                               id <> connection_id()"); do sql "kill $id"; done"#;
+
+    const HOLD_RAILS_LOCK: &'static str = "select get_lock(concat(2053462845 * KEY), 0), sleep(2)";
+
+    const SLEEP: &'static str = "sleep(2)";
+}
+
+/// Every story that needs no more than SQL.
+fn tell_all<S: Server>(server: &S) {
+    from_nothing(&scene(server, "nothing"));
+    second_of_three_fails(&scene(server, "fails"));
+    half_applied(&scene(server, "half"));
+    killed_in_between(&scene(server, "killed"));
+    child_outlives_its_parent(&mut scene(server, "orphan"));
+    migrated_by_hand(&scene(server, "byhand"));
+    connection_is_cut::<S>(&scene(server, "cut"));
+    statement_outlives_its_client::<S>(&scene(server, "late"));
+    somebody_else_migrates::<S>(&mut scene(server, "other"));
+    wrong_password(&mut scene(server, "denied"));
+}
+
+#[test]
+fn stories_on_postgresql() {
+    let server = Postgres::start(&PostgresOptions::default());
+    tell_all(&server);
+    read_only(&server);
+    pooled(&server);
+}
+
+#[test]
+fn stories_on_mariadb() {
+    tell_all(&Mariadb::start(MariadbOptions::default()));
+}
+
+fn scene(server: &impl Server, database: &str) -> Scene {
+    Scene::on(&server.store(database), Options::default())
+}
+
+fn from_nothing(scene: &Scene) {
+    scene.migration(1, "one", "sql 'create table one (a int)'");
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "pending");
+    assert_eq!(
+        scene.sql("select count(*) from information_schema.tables where table_name like '%schema_migrations'"),
+        "0"
+    );
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!((&report["outcome"], &report["restart"]["state"]), (&json!("migrated"), &json!("proved")));
+    assert_eq!(scene.debts(), [""; 0]);
+    let ours = "select count(*) from information_schema.tables where table_name = 'unstuck_debt'";
+    assert_eq!(scene.sql(ours), "0", "our own table is gone when it is empty");
+    let seq = scene.now();
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    assert_eq!(scene.requests(seq), [""; 0]);
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
+}
+
+fn second_of_three_fails(scene: &Scene) {
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a int)'");
+    scene.migration(3, "three", "false");
+    scene.migration(4, "four", "true");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["databases"], json!([{"name": "primary", "applied": ["2"], "pending": ["3", "4"]}]));
+    assert_eq!(report["restart"]["state"], "proved");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["restart"]["state"], "not_needed", "nothing changed the second time");
+}
+
+fn half_applied(scene: &Scene) {
+    scene.settled();
+    scene.migration(2, "two", "sql 'alter table first add column b int'; false");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!((&report["databases"][0]["applied"], &report["restart"]["state"]), (&json!([]), &json!("proved")));
+}
+
+fn killed_in_between(scene: &Scene) {
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a int)'");
+    let before = scene.ids("web");
+    scene.start(&["migrate", "--", "sh", "-c", "bin/rails db:migrate; kill -9 $PPID"]).wait();
+    assert_eq!(scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json()["verdict"], "owed");
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["outcome"], "settled");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+    assert_eq!((scene.ran(), scene.debts()), (vec!["1".to_owned(), "2".to_owned()], vec![]));
+}
+
+fn child_outlives_its_parent(scene: &mut Scene) {
+    scene.settled();
+    scene.migration(2, "two", "touch booted; while [ ! -e go ]; do sleep 0.05; done; sql 'create table two (a int)'");
+    let run = scene.start(&["migrate"]);
+    scene.wait_for_file("booted");
+    run.signal(libc::SIGKILL);
+    run.wait();
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "300ms");
+    let busy = scene.unstuck(&["migrate", "--json"]).code(9).json();
+    assert!(busy["error"]["message"].as_str().unwrap().contains("session "), "the holder is named: {busy}");
+    fs::write(scene.path("go"), "").unwrap();
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "20s");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "settled");
+    assert_eq!(scene.ran(), ["1", "2"]);
+}
+
+fn migrated_by_hand(scene: &Scene) {
+    scene.settled();
+    scene.sql("insert into schema_migrations values ('0007')");
+    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json();
+    assert_eq!(status["databases"][0]["without_file"], json!(["7"]));
+    assert_eq!(scene.unstuck(&["restart", "--json"]).code(0).json()["outcome"], "settled");
+}
+
+fn connection_is_cut<S: Server>(scene: &Scene) {
+    scene.settled();
+    scene.migration(2, "two", &format!("sql 'create table two (a int)'; {}", S::CUT));
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!((&report["outcome"], &report["restart"]["state"]), (&json!("migrated"), &json!("proved")));
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+/// The client of a statement is killed; the server finishes and commits it two seconds later. No process may be restarted
+/// before that.
+fn statement_outlives_its_client<S: Server>(scene: &Scene) {
+    scene.settled();
+    let slow = S::SLEEP;
+    scene.migration(
+        2,
+        "two",
+        &format!("bin/sql 'create table late as select 1 as a, {slow} as b' & sleep 0.7; kill -9 $!; wait; false"),
+    );
+    let ran = scene.unstuck(&["migrate", "--json"]).code(3);
+    assert_eq!(ran.json()["restart"]["state"], "proved", "{ran:?}");
+    assert!(ran.err.contains("waiting for a migration to end in the database"), "{ran:?}");
+    assert_eq!(scene.sql("select count(*) from late"), "1");
+}
+
+fn somebody_else_migrates<S: Server>(scene: &mut Scene) {
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a int)'");
+    let database = scene.env["DATABASE_URL"].rsplit('/').next().unwrap().to_owned();
+    let key = crc32(database.as_bytes()).to_string();
+    let hold = S::HOLD_RAILS_LOCK.replace("KEY", &key);
+    let mut holder = std::process::Command::new(scene.path("bin/sql"))
+        .arg(hold)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "300ms");
+    let busy = scene.unstuck(&["migrate", "--json"]).code(9).json();
+    assert!(busy["error"]["message"].as_str().unwrap().contains("a migration is running: session "), "{busy}");
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "20s");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "migrated");
+    holder.wait().unwrap();
+}
+
+/// The checksum that Rails multiplies, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc: u32, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+    })
+}
+
+fn wrong_password(scene: &mut Scene) {
+    let url = scene.env["DATABASE_URL"].clone();
+    let (_, address) = url.split_once('@').unwrap();
+    let scheme = url.split_once(':').unwrap().0;
+    let url = format!("{scheme}://nobody:planted-password@{address}");
+    scene.set("DATABASE_URL", &url);
+    for command in ["status", "migrate"] {
+        let ran = scene.unstuck(&[command, "--json"]).code(1);
+        assert!(!format!("{ran:?}").contains("planted-password"), "{ran:?}");
+        assert_eq!(ran.json()["error"]["kind"], "database", "{ran:?}");
+    }
+}
+
+fn read_only(server: &Postgres) {
+    let scene = scene(server, "readonly");
+    scene.settled();
+    server.sql("alter database readonly set default_transaction_read_only = on");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    scene.migration(2, "two", "true");
+    let ran = scene.unstuck(&["migrate", "--json"]).code(5);
+    assert!(ran.err.contains("is read-only"), "{ran:?}");
+    assert_eq!(scene.ran(), ["1"]);
+}
+
+fn pooled(server: &Postgres) {
+    let mut scene = scene(server, "pooled");
+    scene.settled();
+    let pooler = PgBouncer::in_front_of(server, None);
+    scene.set("DATABASE_URL", &format!("postgres://postgres:secret@127.0.0.1:{}/pooled", pooler.port));
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    scene.migration(2, "two", "true");
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "pending");
+    let ran = scene.unstuck(&["migrate", "--json"]).code(5);
+    assert!(ran.err.contains("pooler") && ran.err.contains("direct"), "{ran:?}");
+    assert_ne!(ran.json()["error"]["hint"], Value::Null);
+    assert_eq!(scene.ran(), ["1"]);
+}

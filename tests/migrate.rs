@@ -1,0 +1,730 @@
+//! `unstuck migrate`, `restart` and `status` from the outside: what is recorded, run, restarted, proved and said.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
+
+#[path = "support/scene.rs"]
+mod scene;
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+
+use scene::Scene;
+use serde_json::{Value, json};
+use unstuck_standin::{Access, Act, Ailment, AilmentRule, Deploy, Options, Reply, Rule, Status};
+
+/// Kills `unstuck` itself, from inside the migration command: the moment that every other tool loses.
+const KILL_PARENT: &str = "kill -9 $PPID";
+
+#[test]
+fn pending_migrations_are_run_and_every_old_web_process_is_replaced() {
+    let scene = Scene::new();
+    scene.migration(20_130_125_163_307, "add_title_to_posts", "sql 'create table posts (title)'");
+    let before = scene.ids("web");
+    let worker = scene.ids("worker");
+    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
+    let report = ran.json();
+    assert_eq!(report["outcome"], "migrated");
+    assert_eq!(report["databases"], json!([{"name": "primary", "applied": ["20130125163307"], "pending": []}]));
+    assert_eq!(report["restart"]["state"], "proved");
+    assert_eq!(report["restart"]["healthy"], true);
+    assert_eq!(report["restart"]["types"], json!(["web"]));
+    assert_eq!(report["restart"]["requests"], 1);
+    assert_eq!(report["restart"]["dynos"][0], json!({"name": "web.1", "type": "web", "replaced": true, "state": "up"}));
+    assert_eq!(report["release_phase"], false);
+    assert!(ran.err.contains("== 20130125163307 migrating"), "the child's output goes to standard error: {ran:?}");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)), "every web process is new");
+    assert_eq!(scene.ids("worker"), worker, "workers are none of the configured types");
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn nothing_pending_costs_no_call_no_child_and_no_write() {
+    let scene = Scene::new();
+    scene.settled();
+    let (seq, file) = (scene.now(), fs::read(scene.path("db.sqlite3")).unwrap());
+    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
+    assert_eq!(ran.json()["outcome"], "nothing_to_do");
+    assert_eq!(ran.json()["restart"]["state"], "not_needed");
+    assert_eq!(scene.requests(seq), [""; 0]);
+    assert_eq!(fs::read(scene.path("db.sqlite3")).unwrap(), file);
+    assert_eq!(scene.ran(), ["1"]);
+    let said = scene.unstuck(&["migrate"]).code(0);
+    assert_eq!(said.out.lines().count(), 1, "{said:?}");
+}
+
+#[test]
+fn when_the_second_of_three_fails_the_first_one_is_restarted_for() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.migration(3, "three", "echo 'it broke' >&2; false");
+    scene.migration(4, "four", "true");
+    let before = scene.ids("web");
+    let ran = scene.unstuck(&["migrate"]).code(3);
+    for line in ["applied    2 Two", "failed     3 Three", "remaining  4 Four"] {
+        assert!(ran.out.contains(line), "{line} in {ran:?}");
+    }
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+    assert_eq!(scene.debts(), [""; 0]);
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["outcome"], "migration_failed");
+    assert_eq!(report["databases"][0]["pending"], json!(["3", "4"]));
+}
+
+#[test]
+fn a_failure_that_provably_changed_nothing_restarts_nothing() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "false");
+    let before = scene.ids("web");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["restart"]["state"], "not_needed");
+    assert_eq!(report["restart"]["requests"], 0);
+    assert_eq!(scene.ids("web"), before);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_half_applied_change_without_a_version_row_is_restarted_for() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table half (a)'; false");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["restart"]["state"], "proved");
+    assert_eq!(report["databases"][0]["applied"], json!([]));
+}
+
+#[test]
+fn ending_well_with_something_left_is_a_failure() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "true");
+    let ran = scene.unstuck(&["migrate", "--json", "--", "true"]).code(3);
+    assert_eq!(ran.json()["outcome"], "migration_failed");
+    assert_eq!(ran.json()["restart"]["state"], "not_needed");
+    assert!(ran.err.contains("left something pending"), "{ran:?}");
+}
+
+#[test]
+fn killed_between_migration_and_restart_the_next_run_pays() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let before = scene.ids("web");
+    let run = scene.start(&["migrate", "--", "sh", "-c", &format!("bin/rails db:migrate; {KILL_PARENT}")]);
+    assert_eq!(run.wait(), None, "killed by a signal");
+    assert_eq!(scene.ids("web"), before, "nobody restarted");
+    assert_eq!(scene.debts().len(), 1);
+
+    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json();
+    assert_eq!((&status["verdict"], &status["owed"]), (&json!("owed"), &json!(true)));
+    assert_eq!(status["dynos"][0]["stuck"], true);
+    assert_eq!(scene.ids("web"), before, "looking restarts nothing");
+
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["outcome"], "settled");
+    assert_eq!(report["restart"]["state"], "proved");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+    assert_eq!(scene.ran(), ["1", "2"], "no migration is run twice");
+    assert_eq!(scene.debts(), [""; 0]);
+    let seq = scene.now();
+    scene.unstuck(&["migrate"]).code(0);
+    assert_eq!(scene.requests(seq), [""; 0]);
+}
+
+#[test]
+fn killed_before_the_migration_did_anything_the_next_run_does_it_all() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.start(&["migrate", "--", "sh", "-c", KILL_PARENT]).wait();
+    assert_eq!(scene.debts().len(), 1);
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["outcome"], "migrated");
+    assert_eq!(report["restart"]["requests"], 1);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_child_that_outlives_its_killed_parent_keeps_the_lock() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "touch booted; while [ ! -e go ]; do sleep 0.05; done; sql 'create table two (a)'");
+    let run = scene.start(&["migrate"]);
+    scene.wait_for_file("booted");
+    run.signal(libc::SIGKILL);
+    run.wait();
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "300ms");
+    let busy = scene.unstuck(&["migrate", "--json"]).code(9);
+    assert_eq!(busy.json()["outcome"], "busy");
+    assert!(busy.json()["error"]["message"].as_str().unwrap().contains("process "), "the holder is named: {busy:?}");
+    fs::write(scene.path("go"), "").unwrap();
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "20s");
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["outcome"], "settled");
+    assert_eq!(scene.ran(), ["1", "2"]);
+}
+
+#[test]
+fn of_two_runs_at_once_one_migrates_and_the_other_finds_it_done() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let seq = scene.now();
+    let runs: Vec<_> = (0..4).map(|_| scene.start(&["migrate", "--json"])).collect();
+    let mut outcomes: Vec<String> =
+        runs.into_iter().map(|run| run.end().code(0).json()["outcome"].as_str().unwrap().to_owned()).collect();
+    outcomes.sort();
+    assert_eq!(outcomes, ["migrated", "nothing_to_do", "nothing_to_do", "nothing_to_do"]);
+    assert_eq!(scene.writes(seq).len(), 1, "one restart in all");
+    assert_eq!(scene.ran(), ["1", "2"]);
+}
+
+#[test]
+fn without_the_means_to_restart_nothing_is_migrated() {
+    for (what, spoil) in [
+        ("a revoked token", (|scene: &mut Scene| scene.standin.set_access(Access::Revoked)) as fn(&mut Scene)),
+        ("the wrong app", |scene| {
+            scene.set("UNSTUCK_APP", "no-such-app");
+        }),
+        ("no token", |scene| {
+            scene.unset("HEROKU_API_KEY");
+        }),
+        ("no app", |scene| {
+            scene.unset("UNSTUCK_APP");
+        }),
+        ("an API that is down", |scene| {
+            scene.set("UNSTUCK_API_TIMEOUT", "300ms");
+            scene.standin.fault(Rule { reply: Reply::Reset, ..Rule::default() });
+        }),
+        ("a missing command", |scene| {
+            fs::remove_file(scene.path("bin/rails")).unwrap();
+            fs::create_dir(scene.path("bin/rails")).unwrap();
+        }),
+    ] {
+        let mut scene = Scene::new();
+        scene.settled();
+        scene.migration(2, "two", "sql 'create table two (a)'");
+        spoil(&mut scene);
+        let ran = scene.unstuck(&["migrate", "--json"]);
+        assert_eq!((ran.code, &ran.json()["outcome"]), (Some(5), &json!("refused")), "{what}: {ran:?}");
+        assert!(ran.json()["error"]["hint"].is_string(), "{what}: {ran:?}");
+        assert_eq!(scene.ran(), ["1"], "{what}");
+        assert_eq!(scene.debts(), [""; 0], "{what}");
+    }
+}
+
+#[test]
+fn an_accepted_restart_that_does_not_happen_stays_owed() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.set("UNSTUCK_PROVE_TIMEOUT", "1s");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.set_ailments(vec![AilmentRule {
+        dyno: "web.2".into(),
+        ailment: Ailment::IgnoresRestart,
+        count: None,
+    }]);
+    let report = scene.unstuck(&["migrate", "--json"]).code(4).json();
+    assert_eq!(report["outcome"], "migrated");
+    assert_eq!(report["restart"]["state"], "requested");
+    assert_eq!(scene.debts().len(), 1);
+    scene.standin.set_ailments(Vec::new());
+    assert_eq!(scene.unstuck(&["restart", "--json"]).code(0).json()["outcome"], "settled");
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_process_that_stays_is_restarted_again_by_name() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let ailment = AilmentRule { dyno: "web.2".into(), ailment: Ailment::IgnoresRestart, count: Some(1) };
+    scene.standin.set_ailments(vec![ailment]);
+    let seq = scene.now();
+    scene.unstuck(&["migrate"]).code(0);
+    let writes = scene.writes(seq);
+    assert_eq!(writes.len(), 2, "{writes:?}");
+    assert!(writes[0].ends_with("/formations/web") && writes[1].ends_with("/dynos/web.2"), "{writes:?}");
+}
+
+#[test]
+fn an_error_although_the_restart_was_done_is_looked_at_and_not_repeated() {
+    for reply in
+        [Reply::Reset, Reply::Drop, Reply::Error { status: 500, id: "internal".into(), message: "oops".into() }]
+    {
+        let scene = Scene::new();
+        scene.settled();
+        scene.migration(2, "two", "sql 'create table two (a)'");
+        let what = format!("{reply:?}");
+        scene.standin.fault(Rule {
+            method: Some("DELETE".into()),
+            count: Some(1),
+            act: Act::Full,
+            reply,
+            ..Rule::default()
+        });
+        let seq = scene.now();
+        let ran = scene.unstuck(&["migrate", "--json"]);
+        assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
+        assert_eq!(scene.writes(seq).len(), 1, "{what}");
+    }
+}
+
+#[test]
+fn what_is_not_found_when_it_is_to_be_restarted_is_looked_at_and_restarted_by_name() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.fault(Rule {
+        method: Some("DELETE".into()),
+        path: "*/formations/web".into(),
+        act: Act::None,
+        reply: Reply::Error { status: 404, id: "not_found".into(), message: "Couldn't find that formation.".into() },
+        ..Rule::default()
+    });
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["restart"]["state"], "proved");
+}
+
+#[test]
+fn a_token_that_may_not_restart_leaves_the_debt() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.set_access(Access::ReadOnly);
+    let ran = scene.unstuck(&["migrate", "--json"]).code(4);
+    assert_eq!(ran.json()["restart"]["state"], "owed");
+    assert_eq!(scene.debts().len(), 1);
+    scene.standin.set_access(Access::Full);
+    scene.unstuck(&["migrate"]).code(0);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_migration_by_hand_is_owed_as_well() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.sql("insert into schema_migrations values ('7')");
+    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json();
+    assert_eq!(status["verdict"], "owed");
+    assert_eq!(status["databases"][0]["without_file"], json!(["7"]));
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "settled");
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
+}
+
+#[test]
+fn the_first_proof_is_made_by_hand() {
+    let scene = Scene::new();
+    scene.migration(1, "one", "true");
+    scene.sql(
+        "create table schema_migrations (version varchar primary key); insert into schema_migrations values ('1')",
+    );
+    let before = scene.ids("web");
+    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(0).json();
+    assert_eq!((&status["verdict"], &status["owed"]), (&json!("unproved"), &json!(false)));
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    assert_eq!(scene.ids("web"), before);
+    assert_eq!(scene.unstuck(&["restart", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    let report = scene.unstuck(&["restart", "--all", "--json"]).code(0).json();
+    assert_eq!((&report["outcome"], &report["restart"]["state"]), (&json!("settled"), &json!("proved")));
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
+}
+
+#[test]
+fn a_signal_reaches_the_child_once_and_the_restart_is_asked_for() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(
+        2,
+        "two",
+        "sql 'create table two (a)'; trap 'echo told >> told; exit 1' TERM; touch running; while true; do sleep 0.05; done",
+    );
+    let run = scene.start(&["migrate", "--json"]);
+    scene.wait_for_file("running");
+    let seq = scene.now();
+    run.signal(libc::SIGTERM);
+    let ran = run.end().code(128 + libc::SIGTERM);
+    assert_eq!(ran.json()["outcome"], "interrupted");
+    assert_eq!(fs::read_to_string(scene.path("told")).unwrap(), "told\n");
+    assert_eq!(scene.writes(seq).len(), 1);
+    assert_eq!(scene.debts().len(), 1, "not proved, so still owed");
+}
+
+#[test]
+fn a_signal_before_anything_ran_leaves_nothing() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let lock = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(scene.path("db.sqlite3-unstuck.lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    scene.set("UNSTUCK_LOCK_TIMEOUT", "60s");
+    let run = scene.start(&["migrate"]);
+    scene.standin.wait_for(scene.now(), std::time::Duration::from_secs(20), |_| true);
+    run.signal(libc::SIGINT);
+    run.end().code(128 + libc::SIGINT);
+    assert_eq!(scene.ran(), ["1"]);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_migration_that_takes_too_long_is_ended_and_restarted_for() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.set("UNSTUCK_MIGRATE_TIMEOUT", "500ms");
+    scene.migration(2, "two", "sql 'create table two (a)'; sleep 60");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["restart"]["state"], "proved");
+}
+
+#[test]
+fn an_app_whose_new_processes_crash_has_kept_its_promise_and_is_said_to_be_ill() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.set_ailments(vec![AilmentRule {
+        dyno: "web.1".into(),
+        ailment: Ailment::CrashesOnBoot,
+        count: None,
+    }]);
+    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
+    assert_eq!(ran.json()["restart"]["healthy"], false);
+    assert!(ran.err.contains("web.1 crashed; its last log lines"), "{ran:?}");
+    assert_eq!(scene.debts(), [""; 0]);
+    scene.migration(3, "three", "sql 'create table three (a)'");
+    scene.unstuck(&["migrate", "--require-healthy"]).code(4);
+}
+
+#[test]
+fn another_apps_debt_in_a_copied_database_is_not_ours() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.sql(
+        "insert into ar_internal_metadata values ('unstuck:debt:00000000-0000-0000-0000-000000000000:0123456789abcdef',
+         '{\"v\":1,\"ph\":\"D\",\"ep\":\"-\",\"from\":\"00000000\",\"n\":1,\"tag\":\"01234567\",\"by\":\"other\"}',
+         datetime(), datetime())",
+    );
+    let before = scene.ids("web");
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
+    assert_eq!(scene.ids("web"), before);
+    assert_eq!(scene.debts().len(), 1, "it stays");
+}
+
+fn plant(scene: &Scene, value: &str) {
+    let key = format!("unstuck:debt:{}:0123456789abcdef", scene.standin.app_id());
+    scene.sql(&format!("insert into ar_internal_metadata values ('{key}', '{value}', datetime(), datetime())"));
+}
+
+#[test]
+fn a_record_of_a_newer_unstuck_is_not_touched() {
+    let scene = Scene::new();
+    scene.settled();
+    plant(&scene, r#"{"v":2,"what":"ever"}"#);
+    scene.unstuck(&["migrate", "--json"]).code(5);
+    assert_eq!(scene.debts().len(), 1);
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_owed_and_stays_until_it_is_named() {
+    let scene = Scene::new();
+    scene.settled();
+    plant(&scene, "rubbish");
+    let ran = scene.unstuck(&["migrate", "--json"]).code(4);
+    assert!(ran.err.contains("--assume-dead 0123456789abcdef"), "{ran:?}");
+    assert_eq!(scene.debts(), ["rubbish"]);
+    scene.unstuck(&["restart", "--assume-dead", "0123456789abcdef"]).code(0);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_run_of_another_life_of_the_server_may_be_alive_and_is_restarted_for_once() {
+    let scene = Scene::new();
+    scene.settled();
+    plant(&scene, r#"{"v":1,"ph":"M","ep":"other","from":"00000000","n":1,"tag":"01234567","by":"web.9"}"#);
+    let seq = scene.now();
+    let ran = scene.unstuck(&["migrate", "--json"]).code(4);
+    assert!(ran.err.contains("may still be alive"), "{ran:?}");
+    scene.unstuck(&["migrate"]).code(4);
+    assert_eq!(scene.writes(seq).len(), 1, "restarted once");
+    scene.unstuck(&["restart", "--assume-dead", "0123456789abcdef"]).code(0);
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_release_that_succeeds_is_restarted_at_once_by_policy_api() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.in_release(Some(9)).set("UNSTUCK_RESTART_POLICY", "api");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let before = scene.ids("web");
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!((&report["restart"]["state"], &report["release_phase"]), (&json!("proved"), &json!(true)));
+    assert_eq!(report["restart"]["healthy"], Value::Null, "the release does not wait for the processes to be up");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+    assert_eq!(scene.debts(), [""; 0]);
+}
+
+#[test]
+fn a_release_that_cannot_prove_its_restart_is_not_failed_for_it() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.in_release(Some(9)).set("UNSTUCK_PROVE_TIMEOUT", "500ms");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.set_ailments(vec![AilmentRule { dyno: "web".into(), ailment: Ailment::IgnoresRestart, count: None }]);
+    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
+    assert!(ran.err.contains("A RESTART IS STILL OWED"), "{ran:?}");
+    assert_eq!(scene.debts().len(), 1);
+}
+
+#[test]
+fn a_release_that_fails_after_a_change_is_restarted_for() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.in_release(Some(9)).set("UNSTUCK_RESTART_POLICY", "handoff");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.migration(3, "three", "false");
+    let before = scene.ids("web");
+    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
+    assert_eq!(report["restart"]["state"], "proved");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+}
+
+#[test]
+fn a_handed_off_restart_is_checked_by_the_next_run() {
+    for (status, restarts) in [(Status::Succeeded, 0), (Status::Failed, 1)] {
+        let mut scene = Scene::new();
+        scene.settled();
+        let version =
+            scene.standin.deploy(Deploy { release_command: Some("held".into()), ..Deploy::default() }).unwrap();
+        scene.in_release(Some(version)).set("UNSTUCK_RESTART_POLICY", "handoff");
+        scene.unset("HEROKU_API_KEY");
+        scene.migration(2, "two", "sql 'create table two (a)'");
+        let ran = scene.unstuck(&["migrate", "--json"]).code(0);
+        assert_eq!(ran.json()["restart"]["state"], "handed_off", "{ran:?}");
+        assert!(scene.debts()[0].contains(r#""ph":"W""#), "{:?}", scene.debts());
+        assert_eq!(scene.unstuck(&["migrate"]).code(0).out.lines().count(), 1, "said on every run");
+
+        scene.standin.finish_release(version, status);
+        assert!(scene.standin.wait_until_up(std::time::Duration::from_secs(10)));
+        scene.unset("DYNO").unset("HEROKU_RELEASE_VERSION").set("HEROKU_API_KEY", scene::TOKEN);
+        let seq = scene.now();
+        let report = scene.unstuck(&["restart", "--json"]).code(0).json();
+        assert_eq!(report["restart"]["state"], "proved", "{status:?}: {report}");
+        assert_eq!(scene.writes(seq).len(), restarts, "{status:?}");
+        assert_eq!(scene.debts(), [""; 0], "{status:?}");
+    }
+}
+
+#[test]
+fn what_a_release_could_not_prove_is_left_to_the_release() {
+    let mut scene = Scene::new();
+    scene.settled();
+    let version = scene.standin.deploy(Deploy { release_command: Some("held".into()), ..Deploy::default() }).unwrap();
+    scene.in_release(Some(version)).set("UNSTUCK_PROVE_TIMEOUT", "500ms").set("UNSTUCK_RESTART_POLICY", "api");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    scene.standin.set_ailments(vec![AilmentRule { dyno: "web".into(), ailment: Ailment::IgnoresRestart, count: None }]);
+    scene.unstuck(&["migrate"]).code(0);
+    assert!(scene.debts()[0].contains(r#""ph":"W""#), "{:?}", scene.debts());
+    scene.standin.set_ailments(Vec::new());
+    scene.unset("DYNO").set("UNSTUCK_PROVE_TIMEOUT", "5s");
+    scene.unstuck(&["restart"]).code(4);
+    let waiting = scene.start(&["restart", "--wait", "--json"]);
+    scene.standin.finish_release(version, Status::Succeeded);
+    let seq = scene.now();
+    assert_eq!(waiting.end().code(0).json()["restart"]["requests"], 0);
+    assert_eq!((scene.writes(seq), scene.debts()), (vec![], vec![]));
+}
+
+#[test]
+fn a_release_that_nobody_remembers_carries_nothing() {
+    let scene = Scene::new();
+    scene.settled();
+    plant(&scene, r#"{"v":1,"ph":"W","ep":"-","from":"00000000","n":1,"rel":77,"tag":"01234567","by":"release.1"}"#);
+    let seq = scene.now();
+    scene.unstuck(&["restart"]).code(0);
+    assert_eq!((scene.writes(seq).len(), scene.debts()), (1, vec![]));
+}
+
+#[test]
+fn a_process_type_that_joins_later_is_owed_the_restart_that_it_missed() {
+    let mut scene = Scene::new();
+    scene.settled();
+    let (web, worker) = (scene.ids("web"), scene.ids("worker"));
+    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(0).json();
+    assert_eq!((&status["verdict"], &status["dynos"][2]["stuck"]), (&json!("clean"), &json!(true)));
+    scene.set("UNSTUCK_RESTART_TYPES", "web,worker");
+    assert_eq!(scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json()["verdict"], "owed");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "settled");
+    assert_eq!(scene.ids("web"), web, "what was proved new is left alone");
+    assert_ne!(scene.ids("worker"), worker);
+    assert_eq!(scene.unstuck(&["status", "--json", "--exit-code"]).code(0).json()["verdict"], "clean");
+}
+
+#[test]
+fn what_began_before_a_half_applied_change_is_not_taken_for_new_by_an_older_proof() {
+    let scene = Scene::new();
+    scene.settled();
+    let worker_is_stuck = || {
+        let status = scene.unstuck(&["status", "--json"]).code(0).json();
+        status["dynos"].as_array().unwrap().iter().find(|dyno| dyno["type"] == "worker").unwrap()["stuck"] == true
+    };
+    // Stamps have whole seconds: until one has passed, it may have begun before.
+    while worker_is_stuck() {
+        assert!(scene.standin.cycle("worker.1"));
+    }
+    scene.migration(2, "two", "sql 'create table half (a)'; false");
+    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(3).json()["restart"]["state"], "proved");
+    assert!(worker_is_stuck(), "the versions are the same, the schema is not");
+}
+
+#[test]
+fn a_restart_of_all_is_never_handed_off() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.in_release(Some(9)).set("UNSTUCK_RESTART_POLICY", "handoff");
+    let before = scene.ids("web");
+    assert_eq!(scene.unstuck(&["restart", "--all", "--json"]).code(0).json()["restart"]["state"], "proved");
+    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
+}
+
+#[test]
+fn preboot_makes_auto_hand_the_restart_to_the_release() {
+    let mut scene = Scene::with(Options { preboot: true, ..Options::default() });
+    scene.settled();
+    scene.in_release(Some(9));
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let seq = scene.now();
+    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+    assert_eq!(report["restart"]["state"], "handed_off");
+    assert_eq!(scene.writes(seq), [""; 0]);
+}
+
+#[test]
+fn a_list_of_many_pages_is_read_to_its_end() {
+    let scene = Scene::new();
+    scene.standin.set_page_size(1);
+    scene.settled();
+    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["dynos"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn rolling_restarts_dyno_by_dyno() {
+    let mut scene = Scene::with(Options { formation: [("web".to_owned(), 3)].into(), ..Options::default() });
+    scene.settled();
+    scene.set("UNSTUCK_RESTART_STRATEGY", "rolling");
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let seq = scene.now();
+    scene.unstuck(&["migrate"]).code(0);
+    let names: Vec<_> = scene.writes(seq).iter().map(|write| write.rsplit('/').next().unwrap().to_owned()).collect();
+    assert_eq!(names, ["web.1", "web.2", "web.3"]);
+}
+
+#[test]
+fn looking_needs_no_credentials() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "true");
+    scene.unset("HEROKU_API_KEY");
+    let ran = scene.unstuck(&["status", "--json", "--exit-code"]).code(6);
+    assert_eq!(ran.json()["dynos"], Value::Null);
+    assert_eq!(
+        ran.json()["databases"][0],
+        json!({"name": "primary", "adapter": "sqlite3", "applied_count": 1, "without_file": [], "owed": false,
+               "pending": [{"version": "2", "name": "Two", "path": "db/migrate/2_two.rb"}]})
+    );
+    assert!(ran.err.contains("the dynos are not shown"), "{ran:?}");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "sql 'create table two (a)'");
+    let (seq, file) = (scene.now(), fs::read(scene.path("db.sqlite3")).unwrap());
+    let ran = scene.unstuck(&["migrate", "--dry-run", "--exit-code", "--json"]).code(6);
+    assert_eq!((&ran.json()["outcome"], &ran.json()["databases"][0]["pending"]), (&json!("dry_run"), &json!(["2"])));
+    assert_eq!(scene.requests(seq), [""; 0]);
+    assert_eq!(fs::read(scene.path("db.sqlite3")).unwrap(), file);
+    scene.unstuck(&["migrate", "--dry-run"]).code(0);
+}
+
+#[test]
+fn bad_input_is_one_clear_error() {
+    let scene = Scene::new();
+    scene.settled();
+    let expect = |args: &[&str], code: i32, words: &str| {
+        let ran = scene.unstuck(args);
+        assert_eq!(ran.code, Some(code), "{args:?}: {ran:?}");
+        assert!(ran.err.contains(words), "{args:?}: {ran:?}");
+    };
+    expect(&["migrate", "--prove-timeout", "soon"], 2, "--prove-timeout: `soon` is no duration");
+    expect(&["frobnicate"], 2, "unrecognized subcommand");
+    expect(&["status", "-C", "no/such/place"], 1, "no such directory: no/such/place");
+    fs::write(scene.path(".unstuck.yml"), "app: a\nrestrat:\n  types: web\n").unwrap();
+    expect(&["status"], 1, ".unstuck.yml:2: unknown field `restrat`");
+    fs::write(scene.path(".unstuck.yml"), "timeouts:\n  migrate: soon\n").unwrap();
+    expect(&["status"], 1, ".unstuck.yml (timeouts.migrate): `soon` is no duration");
+    fs::write(scene.path(".unstuck.yml"), "timeouts:\n  lock: [\n").unwrap();
+    expect(&["status"], 1, ".unstuck.yml:");
+    fs::remove_file(scene.path(".unstuck.yml")).unwrap();
+    scene.migration(1, "again", "true");
+    expect(&["status"], 1, "DuplicateMigrationVersionError");
+}
+
+#[test]
+fn the_output_of_a_child_comes_in_order_whatever_its_stream() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "for i in 1 2 3; do echo out $i; echo err $i >&2; done");
+    let both = fs::File::create(scene.path("both")).unwrap();
+    let status = scene.command(&["migrate"]).stdout(both.try_clone().unwrap()).stderr(both).status().unwrap();
+    assert!(status.success());
+    let text = fs::read_to_string(scene.path("both")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("out") || line.starts_with("err")).collect();
+    assert_eq!(lines, ["out 1", "err 1", "out 2", "err 2", "out 3", "err 3"]);
+}
+
+#[test]
+fn a_closed_standard_output_stops_nothing() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(2, "two", "seq 1 100000; sql 'create table two (a)'");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = scene.command(&["migrate"]).stdout(writer).status().unwrap();
+    assert_eq!((status.code(), status.signal()), (Some(0), None));
+    assert_eq!(scene.ran(), ["1", "2"]);
+}
+
+#[test]
+fn the_child_gets_the_callers_environment_less_what_would_revert_migrations() {
+    let mut scene = Scene::new();
+    scene.settled();
+    scene.set("VERSION", "0").set("SCOPE", "blog").set("MY_OWN", "kept");
+    scene.migration(2, "two", "env > child_env; pwd > child_pwd");
+    scene.unstuck(&["migrate"]).code(0);
+    let env = fs::read_to_string(scene.path("child_env")).unwrap();
+    let has = |name: &str| env.lines().any(|line| line.starts_with(&format!("{name}=")));
+    assert!(!has("VERSION") && !has("SCOPE") && has("MY_OWN") && has("PGAPPNAME"), "{env}");
+    let pwd = fs::read_to_string(scene.path("child_pwd")).unwrap();
+    assert_eq!(pwd.trim(), fs::canonicalize(scene.root.path()).unwrap().to_str().unwrap());
+}
+
+#[test]
+fn a_record_that_the_migration_itself_wipes_out_is_written_again_and_paid() {
+    for wipe in ["delete from ar_internal_metadata", "drop table ar_internal_metadata"] {
+        let scene = Scene::new();
+        scene.settled();
+        scene.migration(2, "two", &format!("sql 'create table two (a); {wipe}'"));
+        let before = scene.ids("web");
+        let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
+        assert_eq!(report["restart"]["state"], "proved", "{wipe}: {report}");
+        assert!(scene.ids("web").iter().all(|id| !before.contains(id)), "{wipe}");
+    }
+}

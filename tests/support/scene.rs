@@ -1,0 +1,288 @@
+//! A small application with a scripted `bin/rails` on a real database (SQLite unless told otherwise), and a stand-in with
+//! simulated dynos: quick enough for every fault to have a test of its own.
+//!
+//! Each migration file holds shell commands. The script runs the pending ones in order and records their versions, as Rails
+//! does; `sql` talks to the database, a command that fails ends the run.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::expect_used, reason = "a scene that cannot be set fails the test, and says what it lacked")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use unstuck_standin::{Entry, Fact, Options, Standin};
+
+const RAILS: &str = r#"#!/bin/bash
+cd "$(dirname "$0")/.." || exit 1
+sql() { bin/sql "$1"; }
+sql "$(cat db/tables.sql)" || exit 1
+for file in db/migrate/*.rb; do
+  version=$(basename "$file" | cut -d_ -f1)
+  [ -n "$(sql "select 1 from schema_migrations where version = '$version'")" ] && continue
+  echo "== $version migrating"
+  . "./$file" || exit 1
+  sql "insert into schema_migrations values ('$version')" || exit 1
+  echo "$version" >> ran
+done
+"#;
+
+/// The database of a scene: its URL, and what a person would do there by hand.
+pub struct Store {
+    pub url: String,
+    /// The stock client, up to the SQL.
+    pub client: String,
+    /// The word for a column that is called `key`.
+    pub key: &'static str,
+    /// The type of Rails' timestamps.
+    pub moment: &'static str,
+}
+
+impl Store {
+    fn sqlite() -> Self {
+        let client = r#"sqlite3 -cmd '.timeout 10000' "$(dirname "$0")/../db.sqlite3""#.to_owned();
+        Self { url: "sqlite3:db.sqlite3".to_owned(), client, key: "key", moment: "datetime(6)" }
+    }
+
+    /// Rails' two tables.
+    fn tables(&self) -> String {
+        let Self { key, moment, .. } = self;
+        format!(
+            "create table if not exists schema_migrations (version varchar(255) primary key);
+             create table if not exists ar_internal_metadata ({key} varchar(255) primary key, value varchar(255),
+             created_at {moment} not null, updated_at {moment} not null)"
+        )
+    }
+}
+
+/// The application, its platform, and what a run of `unstuck` sees of both.
+pub struct Scene {
+    pub root: TempDir,
+    pub standin: Standin,
+    pub env: BTreeMap<String, String>,
+}
+
+/// How a run of `unstuck` ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Fails where the token or a control character was printed.
+    pub fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("all output is UTF-8");
+        let ran = Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+        for stream in [&ran.out, &ran.err] {
+            assert!(!stream.contains(TOKEN), "the token was printed: {ran:?}");
+            assert!(!stream.chars().any(|c| c.is_control() && c != '\n'), "a control character was printed: {ran:?}");
+        }
+        ran
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// Fails unless this is the exit code.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    /// Fails unless a signal ended it.
+    #[track_caller]
+    pub fn killed(self) {
+        assert_eq!(self.code, None, "{self:?}");
+    }
+}
+
+pub const TOKEN: &str = "HRKU-planted-0000-secret";
+
+impl Scene {
+    /// Two web dynos and a worker, nothing migrated yet.
+    pub fn new() -> Self {
+        Self::with(Options::default())
+    }
+
+    pub fn with(options: Options) -> Self {
+        Self::on(&Store::sqlite(), options)
+    }
+
+    pub fn on(store: &Store, options: Options) -> Self {
+        let root = TempDir::new().expect("a directory");
+        fs::create_dir_all(root.path().join("bin")).expect("bin");
+        fs::create_dir_all(root.path().join("db/migrate")).expect("db/migrate");
+        let client = format!("#!/bin/bash\nexec {} \"$1\"\n", store.client);
+        for (name, script) in [("bin/rails", RAILS), ("bin/sql", &client)] {
+            let path = root.path().join(name);
+            fs::write(&path, script).expect("a script");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable");
+        }
+        fs::write(root.path().join("db/tables.sql"), store.tables()).expect("tables");
+        let standin = Standin::start(Options { token: TOKEN.into(), ..options }).expect("a stand-in");
+        assert!(standin.wait_until_up(Duration::from_secs(10)), "the dynos come up");
+        let env = BTreeMap::from([
+            ("PATH".to_owned(), std::env::var("PATH").expect("PATH")),
+            ("HOME".to_owned(), root.path().display().to_string()),
+            ("TMPDIR".to_owned(), root.path().display().to_string()),
+            ("HEROKU_HOST".to_owned(), standin.url().to_owned()),
+            ("HEROKU_API_KEY".to_owned(), TOKEN.to_owned()),
+            ("UNSTUCK_APP".to_owned(), standin.app().to_owned()),
+            ("DATABASE_URL".to_owned(), store.url.clone()),
+            ("UNSTUCK_POLL_TIMEOUT".to_owned(), "50ms".to_owned()),
+            ("UNSTUCK_PROVE_TIMEOUT".to_owned(), "5s".to_owned()),
+            ("UNSTUCK_HEALTH_TIMEOUT".to_owned(), "2s".to_owned()),
+            ("UNSTUCK_LOCK_TIMEOUT".to_owned(), "20s".to_owned()),
+        ]);
+        Self { root, standin, env }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Adds a migration whose file holds `script`.
+    pub fn migration(&self, version: u64, name: &str, script: &str) -> &Self {
+        fs::write(self.path(&format!("db/migrate/{version}_{name}.rb")), format!("{script}\n")).expect("a migration");
+        self
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.remove(name);
+        self
+    }
+
+    /// Inside the release phase of the release `version`.
+    pub fn in_release(&mut self, version: Option<u64>) -> &mut Self {
+        self.set("DYNO", "release.4821");
+        if let Some(version) = version {
+            self.set("HEROKU_RELEASE_VERSION", &format!("v{version}"));
+        }
+        let id = self.standin.app_id().to_owned();
+        self.set("HEROKU_APP_ID", &id)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_unstuck"));
+        command.args(args).current_dir(self.root.path()).env_clear().envs(&self.env).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `unstuck` to its end.
+    pub fn unstuck(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args).output().expect("unstuck starts"))
+    }
+
+    /// Starts `unstuck` and lets it run.
+    pub fn start(&self, args: &[&str]) -> Running {
+        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unstuck starts");
+        Running(child)
+    }
+
+    /// What the stock client answers.
+    pub fn sql(&self, sql: &str) -> String {
+        let output = Command::new(self.path("bin/sql")).arg(sql).output().expect("the client starts");
+        assert!(output.status.success(), "{sql}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    /// The values of all debt rows in Rails' own table.
+    pub fn debts(&self) -> Vec<String> {
+        let rows = self.sql(
+            "select ar_internal_metadata.value from ar_internal_metadata where ar_internal_metadata.key like 'unstuck:debt:%'",
+        );
+        rows.lines().map(str::to_owned).collect()
+    }
+
+    /// The versions that the scripted Rails ran, each as often as it was run.
+    pub fn ran(&self) -> Vec<String> {
+        fs::read_to_string(self.path("ran")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// The API's requests since entry `seq`, as `METHOD path`.
+    pub fn requests(&self, seq: u64) -> Vec<String> {
+        self.standin.journal(seq).iter().filter_map(request).collect()
+    }
+
+    /// The requests since `seq` that change something.
+    pub fn writes(&self, seq: u64) -> Vec<String> {
+        self.requests(seq)
+            .into_iter()
+            .filter(|request| request.starts_with("DELETE") || request.starts_with("PATCH"))
+            .collect()
+    }
+
+    /// The number of the journal's newest entry.
+    pub fn now(&self) -> u64 {
+        self.standin.journal(0).last().map_or(0, |entry| entry.seq)
+    }
+
+    /// The ids of the dynos of one type.
+    pub fn ids(&self, kind: &str) -> Vec<String> {
+        let of = |dyno: &Value| (dyno["type"] == kind).then(|| dyno["id"].as_str().expect("an id").to_owned());
+        self.standin.dynos().iter().filter_map(of).collect()
+    }
+
+    /// A first migration that is applied, restarted for and proved: the state of an app that uses unstuck.
+    pub fn settled(&self) -> &Self {
+        self.migration(1, "first", "sql 'create table first (a int)'");
+        self.unstuck(&["migrate"]).code(0);
+        self
+    }
+
+    /// Waits for a file that a script makes as a sign.
+    pub fn wait_for_file(&self, name: &str) {
+        wait_for_file(&self.path(name));
+    }
+}
+
+pub fn wait_for_file(path: &Path) {
+    for _ in 0..2_000 {
+        if path.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{} was not made within 20 s", path.display());
+}
+
+fn request(entry: &Entry) -> Option<String> {
+    match &entry.fact {
+        Fact::Request { method, path, .. } => Some(format!("{method} {path}")),
+        _ => None,
+    }
+}
+
+/// A run of `unstuck` that was not waited for.
+pub struct Running(std::process::Child);
+
+impl Running {
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.0.id()).expect("a pid");
+        // SAFETY: kill takes two integers and touches no memory of ours.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    pub fn end(self) -> Ran {
+        Ran::of(self.0.wait_with_output().expect("unstuck ends"))
+    }
+
+    /// Waits for a process that was killed, whatever it left in its pipes.
+    pub fn wait(mut self) -> Option<i32> {
+        self.0.wait().expect("unstuck ends").code()
+    }
+}
