@@ -1,0 +1,221 @@
+//! What `unstuck migrate` costs when there is nothing to do, as a whole process, against the tools that people have: run by
+//! `cargo bench`. The two sides of a row run in turn and each pair gives one ratio, so that a busy machine slows both. The
+//! servers are temporary ones; the clients and Rails must be installed (`bin/test install`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a program for people at a terminal")]
+
+#[allow(dead_code, reason = "each test uses its own part of it")]
+#[path = "../tests/support/mariadb.rs"]
+mod mariadb;
+#[path = "../tests/support/postgres.rs"]
+mod postgres;
+#[path = "../tests/support/rails_app.rs"]
+mod rails_app;
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use mariadb::{Mariadb, MariadbOptions};
+use postgres::{Certificates, Postgres, PostgresOptions};
+use rails_app::{Database, RailsApp};
+
+const UNSTUCK: &str = env!("CARGO_BIN_EXE_unstuck");
+const QUERY: &str = "select version from schema_migrations";
+
+/// Rails' two tables. `key` is how the engine wants that word written.
+fn tables(key: &str) -> String {
+    format!(
+        "create table schema_migrations (version varchar(255) not null primary key); create table ar_internal_metadata \
+         ({key} varchar(255) not null primary key, value varchar(255), created_at timestamp(6) not null, updated_at \
+         timestamp(6) not null)"
+    )
+}
+
+const FEW: u64 = 2_000;
+const MANY: u64 = 50_000;
+
+fn main() -> ExitCode {
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(&PostgresOptions::default());
+    let certificates = Certificates::new();
+    postgres.present(Some(&certificates.self_signed("server", "localhost")), None);
+    postgres.sql(&tables("key"));
+
+    println!("unstuck migrate with nothing pending; medians, and the median of the ratios of paired runs\n");
+    println!("{:<40} {:>10} {:>10} {:>8} {:>8}", "against", "unstuck", "other", "ratio", "at most");
+    let rows = [
+        postgresql("psql, socket", false, &postgres, &dir.path().join("socket")),
+        postgresql("psql, TLS", true, &postgres, &dir.path().join("tls")),
+        mysql(&dir.path().join("mariadb")),
+        sqlite(&dir.path().join("sqlite")),
+        rails(&dir.path().join("rails")),
+        many_migrations(&postgres, &dir.path().join("many")),
+    ];
+
+    let peak_kib = rows.iter().map(|row| row.peak_kib).max().unwrap_or_default();
+    let binary_kib = fs::metadata(UNSTUCK).unwrap().len() / 1024;
+    println!();
+    let small = [limit("peak memory", peak_kib, 16 * 1024), limit("binary", binary_kib, 12 * 1024)];
+    if rows.iter().all(Row::met) && small == [true, true] { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// PostgreSQL on a socket, or over TLS.
+fn postgresql(what: &str, tls: bool, postgres: &Postgres, root: &Path) -> Row {
+    let (psql, app) = postgresql_sides(tls, postgres, root, FEW);
+    compare(what, 0.6, 100, &app, vec![psql])
+}
+
+fn many_migrations(postgres: &Postgres, root: &Path) -> Row {
+    let (psql, app) = postgresql_sides(false, postgres, root, MANY);
+    let mut find = app.command("find");
+    find.arg("db/migrate");
+    compare("find + psql, 50,000 migrations", 2.0, 30, &app, vec![find, psql])
+}
+
+fn postgresql_sides(tls: bool, postgres: &Postgres, root: &Path, versions: u64) -> (Command, RailsApp) {
+    postgres.sql(&format!("delete from schema_migrations; {}", insert(versions)));
+    let port = postgres.port.to_string();
+    let socket = postgres.socket_dir.to_str().unwrap();
+    let (host, sslmode) = if tls { ("127.0.0.1", "require") } else { (socket, "disable") };
+    let database = Database::new("primary", "postgresql")
+        .set("host", host)
+        .set("port", &port)
+        .set("username", "postgres")
+        .set("database", "postgres")
+        .set("sslmode", sslmode);
+    let app = app(root, database, versions);
+    let mut psql = app.command(&postgres::program("psql"));
+    psql.args(["-XAtqc", QUERY, "-U", "postgres", "-h", host, "-p", &port, "postgres"]).env("PGSSLMODE", sslmode);
+    (psql, app)
+}
+
+fn mysql(root: &Path) -> Row {
+    let mariadb = Mariadb::start(MariadbOptions::default());
+    mariadb.sql(&format!("use app; {}; set max_recursive_iterations = {FEW}; {}", tables("`key`"), insert(FEW)));
+    let socket = mariadb.socket.to_str().unwrap();
+    let database = Database::new("primary", "mysql2")
+        .set("socket", socket)
+        .set("username", "ann")
+        .set("password", Mariadb::PASSWORD)
+        .set("database", "app");
+    let app = app(root, database, FEW);
+    let mut client = app.command("mariadb");
+    client.args(["--no-defaults", "-Ne", QUERY, "-S", socket, "-u", "ann", "app"]).env("MYSQL_PWD", Mariadb::PASSWORD);
+    compare("mariadb, socket", 0.2, 100, &app, vec![client])
+}
+
+fn sqlite(root: &Path) -> Row {
+    let app = app(root, Database::sqlite3("primary"), FEW);
+    let shell = |sql: &str| {
+        let mut shell = app.command("sqlite3");
+        shell.args(["db/primary.sqlite3", sql]);
+        shell
+    };
+    measure(&mut shell(&format!("{}; {}", tables("key"), insert(FEW))));
+    compare("sqlite3", 1.0, 100, &app, vec![shell(QUERY)])
+}
+
+/// The smallest application, with one migration.
+fn rails(root: &Path) -> Row {
+    let app = RailsApp::create(root, &[Database::sqlite3("primary")]);
+    app.add_migration("20130101000000", "create_posts", "def change = create_table(:posts)");
+    app.migrate();
+    let mut rails = app.command("bin/rails");
+    rails.arg("db:migrate");
+    compare("bin/rails db:migrate, SQLite", 0.01, 5, &app, vec![rails])
+}
+
+/// The first version that [`app`] and [`insert`] do not use; they go up from here.
+const BEFORE: u64 = 20_130_000_000_000;
+
+fn app(root: &Path, database: Database, versions: u64) -> RailsApp {
+    let app = RailsApp::create(root, &[database]);
+    for n in 1..=versions {
+        app.write(&format!("db/migrate/{}_number_{n}.rb", BEFORE + n), "");
+    }
+    app
+}
+
+fn insert(versions: u64) -> String {
+    format!(
+        "insert into schema_migrations with recursive counter(n) as \
+         (select 1 union all select n + 1 from counter where n < {versions}) select {BEFORE} + n from counter"
+    )
+}
+
+struct Row {
+    ratio: f64,
+    at_most: f64,
+    peak_kib: u64,
+}
+
+impl Row {
+    fn met(&self) -> bool {
+        self.ratio <= self.at_most
+    }
+}
+
+/// Runs `unstuck migrate` in the application and the stock tools, one after the other, in turn, and prints what came of it.
+fn compare(what: &str, at_most: f64, rounds: usize, app: &RailsApp, mut stock: Vec<Command>) -> Row {
+    let mut unstuck = app.command(UNSTUCK);
+    unstuck.arg("migrate");
+    let pair = |_| {
+        let ours = measure(&mut unstuck);
+        (ours, stock.iter_mut().map(|tool| measure(tool).wall_s).sum::<f64>())
+    };
+    // The first pair warms the caches and is dropped.
+    let pairs: Vec<(Measured, f64)> = (0..=rounds).map(pair).skip(1).collect();
+    let ours_s = median(pairs.iter().map(|(ours, _)| ours.wall_s));
+    let stock_s = median(pairs.iter().map(|(_, stock_s)| *stock_s));
+    let ratio = median(pairs.iter().map(|(ours, stock_s)| ours.wall_s / stock_s));
+    let peak_kib = pairs.iter().map(|(ours, _)| ours.peak_kib).max().unwrap_or_default();
+    let row = Row { ratio, at_most, peak_kib };
+    println!(
+        "{what:<40} {:>7.1} ms {:>7.1} ms {ratio:>8.3} {at_most:>8} {}",
+        ours_s * 1e3,
+        stock_s * 1e3,
+        verdict(row.met())
+    );
+    row
+}
+
+fn limit(what: &str, kib: u64, at_most_kib: u64) -> bool {
+    let met = kib <= at_most_kib;
+    println!("{what:<40} {kib:>7} KiB {:>28} {}", format!("at most {at_most_kib}"), verdict(met));
+    met
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+struct Measured {
+    wall_s: f64,
+    peak_kib: u64,
+}
+
+/// Runs a command that must succeed to its end. Its peak memory counts from the fork of this small process.
+#[allow(clippy::zombie_processes, reason = "wait4 takes it, with what it used")]
+fn measure(command: &mut Command) -> Measured {
+    let started = Instant::now();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: both pointers are valid for writing, and nobody else waits for this child.
+    let ended = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+    let wall_s = started.elapsed().as_secs_f64();
+    assert!(ended == pid && status == 0, "{command:?} failed with status {status}");
+    // SAFETY: filled in by the call above, which succeeded.
+    let usage = unsafe { usage.assume_init() };
+    Measured { wall_s, peak_kib: u64::try_from(usage.ru_maxrss).unwrap() }
+}
