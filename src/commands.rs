@@ -357,6 +357,7 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
         let text = |key: &str| match &document[key] {
             Value::String(text) => clean(text),
             Value::Null => "-".to_owned(),
+            Value::Array(words) => words.iter().filter_map(Value::as_str).map(clean).collect::<Vec<_>>().join(", "),
             other => other.to_string(),
         };
         reporter.result("");

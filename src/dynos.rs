@@ -53,8 +53,6 @@ pub struct Formation {
 pub struct Release {
     pub version: u64,
     pub status: ReleaseStatus,
-    /// The release that dynos boot now. The newest one is not it while it is pending, nor when it failed.
-    pub current: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

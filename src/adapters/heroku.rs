@@ -229,7 +229,10 @@ impl Platform for Heroku {
     fn app(&self) -> Result<App, ApiError> {
         let call = Call { accept: VERSION_3_SDK, ..Call::get(self.path("")) };
         let app: AppJson = self.get(&call)?;
-        let generation = match app.generation.as_deref() {
+        let generation = app.generation.map(|generation| match generation {
+            GenerationJson::Word(name) | GenerationJson::Named { name } => name,
+        });
+        let generation = match generation.as_deref() {
             None | Some("cedar") => Generation::Cedar,
             // A generation that is not known yet will be more like the newest than like the first.
             Some(_) => Generation::Fir,
@@ -449,7 +452,15 @@ struct Refusal {
 struct AppJson {
     id: String,
     name: String,
-    generation: Option<String>,
+    generation: Option<GenerationJson>,
+}
+
+/// The plain version of the API and its `sdk` variant write it in different ways.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum GenerationJson {
+    Word(String),
+    Named { name: String },
 }
 
 #[derive(Deserialize)]
@@ -480,7 +491,6 @@ struct FormationJson {
 struct ReleaseJson {
     version: u64,
     status: StatusJson,
-    current: bool,
 }
 
 #[derive(Deserialize)]
@@ -517,7 +527,7 @@ impl From<ReleaseJson> for Release {
             StatusJson::Failed => ReleaseStatus::Failed,
             StatusJson::Expired => ReleaseStatus::Expired,
         };
-        Self { version: json.version, status, current: json.current }
+        Self { version: json.version, status }
     }
 }
 

@@ -116,7 +116,7 @@ fn requests_are_what_the_api_documents() {
     assert_eq!(dynos.dynos, [web]);
     let of = |kind: &str, quantity| Formation { kind: kind.to_owned(), quantity };
     assert_eq!(heroku.formation().unwrap(), [of("web", 2), of("worker", 0)]);
-    let pending = Release { version: 43, status: ReleaseStatus::Pending, current: false };
+    let pending = Release { version: 43, status: ReleaseStatus::Pending };
     assert_eq!(heroku.releases(2).unwrap(), std::slice::from_ref(&pending));
     assert_eq!(heroku.release(43).unwrap(), pending);
     assert!(heroku.preboot().unwrap());
@@ -151,6 +151,7 @@ fn requests_are_what_the_api_documents() {
 fn generations_that_are_not_known_are_taken_for_the_newest() {
     for (generation, expected) in [
         (r#", "generation": "cedar""#, Generation::Cedar),
+        (r#", "generation": {"id": "01234567-89ab-cdef-0123-456789abcdef", "name": "fir"}"#, Generation::Fir),
         (r#", "generation": "fir""#, Generation::Fir),
         (r#", "generation": "oak""#, Generation::Fir),
         (r#", "generation": null"#, Generation::Cedar),

@@ -99,9 +99,9 @@ fn releases_are_told_by_status() {
     let pending = standin.deploy(deploy()).unwrap();
 
     let newest = heroku.releases(2).unwrap();
-    let told: Vec<_> = newest.iter().map(|release| (release.version, release.status, release.current)).collect();
-    assert_eq!(told, [(pending, ReleaseStatus::Pending, false), (failed, ReleaseStatus::Failed, false)]);
-    assert!(heroku.release(failed - 1).unwrap().current);
+    let told: Vec<_> = newest.iter().map(|release| (release.version, release.status)).collect();
+    assert_eq!(told, [(pending, ReleaseStatus::Pending), (failed, ReleaseStatus::Failed)]);
+    assert_eq!(heroku.release(failed - 1).unwrap().status, ReleaseStatus::Succeeded);
     assert_eq!(heroku.release(999).unwrap_err().kind, ApiErrorKind::NotFound);
 }
 
