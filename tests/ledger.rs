@@ -244,6 +244,27 @@ fn a_fresh_database_is_looked_at_without_a_trace_and_keeps_records_in_a_table_of
 }
 
 #[test]
+fn a_version_that_is_null_is_a_zero_to_rails() {
+    for place in places("nulls") {
+        place.sql(
+            "create table schema_migrations (version varchar(255)); insert into schema_migrations values (null), ('7')",
+        );
+        assert_eq!(Digest::of(&place.open().look().unwrap().applied), digest(&["0", "7"]));
+    }
+}
+
+#[test]
+fn a_table_may_be_in_another_database_of_the_server() {
+    let mut place = on_mariadb();
+    place.sql(
+        "create database tenant; grant all on tenant.* to ann@'%'; create table tenant.schema_migrations (version \
+         varchar(255)); insert into tenant.schema_migrations values ('9')",
+    );
+    place.config.schema_migrations_table = "tenant.schema_migrations".into();
+    assert_eq!(Digest::of(&place.open().look().unwrap().applied), digest(&["9"]));
+}
+
+#[test]
 fn records_are_written_touched_erased_and_settled_exactly_as_they_were_read() {
     for place in places("records") {
         place.initialise(&["20130125163307", "002"]);

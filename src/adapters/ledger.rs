@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::adapters::flock::{self, FileLock};
 use crate::adapters::sqlite;
 use crate::debt::{Digest, Entry, Epoch, Home, KEY_PREFIX, LONGEST_VALUE, Records, hex};
-use crate::migrations;
+use crate::migrations::{self, Version};
 use crate::ports::{Database, Lock, Look, Rows, Session, Settlement, SqlError, SqlErrorKind};
 use crate::rails::{self, Engine};
 
@@ -237,7 +237,7 @@ impl Ledger {
         let text = |column| cell(head, 0, 0, column).unwrap_or_default();
         let handshake = self.session.as_ref().and_then(|session| session.handshake_id());
         let look = Look {
-            applied: migrations::applied(first_column(answer, 0)),
+            applied: versions(answer),
             records: Records::new(
                 homes
                     .iter()
@@ -326,10 +326,9 @@ impl Ledger {
     fn settle_once(&mut self, settlement: &Settlement, home: Home) -> Result<bool, SqlError> {
         let engine = self.config.engine;
         let begin = self.begin(sql::begin_write(engine));
-        let versions = if self.tables.versions { self.select_versions() } else { sql::NO_VERSIONS.to_owned() };
-        let answer = self.send(&(begin + &versions))?;
-        let now = migrations::applied(first_column(&answer, 0));
-        if Digest::of(&now) != settlement.expected {
+        let select = if self.tables.versions { self.select_versions() } else { sql::NO_VERSIONS.to_owned() };
+        let answer = self.send(&(begin + &select))?;
+        if Digest::of(&versions(&answer)) != settlement.expected {
             self.send("rollback")?;
             return Ok(false);
         }
@@ -482,6 +481,12 @@ fn first_column(answer: &[Rows], set: usize) -> impl Iterator<Item = &str> {
     answer.get(set).into_iter().flatten().filter_map(|row| row.first()?.as_deref())
 }
 
+/// The versions that the first statement selected. A NULL, which only a table made by hand can hold, is a zero to Rails.
+fn versions(answer: &[Rows]) -> Vec<Version> {
+    let rows = answer.first().into_iter().flatten();
+    migrations::applied(rows.filter_map(|row| Some(row.first()?.as_deref().unwrap_or_default())))
+}
+
 /// A truth value as each engine prints it.
 fn truth(text: &str) -> bool {
     matches!(text, "t" | "true" | "1" | "on" | "ON" | "YES")
@@ -585,10 +590,16 @@ mod sql {
     pub fn exists(engine: Engine, tables: &[&str]) -> String {
         let test = |table: &&str| match engine {
             Engine::Postgresql => format!("to_regclass({}) is not null", literal(engine, &name(engine, table))),
-            Engine::Mysql => format!(
-                "exists(select 1 from information_schema.tables where table_schema = database() and table_name = {})",
-                literal(engine, table)
-            ),
+            Engine::Mysql => {
+                let (schema, table) = match table.split_once('.') {
+                    Some((schema, table)) => (literal(engine, schema), table),
+                    None => ("database()".to_owned(), *table),
+                };
+                format!(
+                    "exists(select 1 from information_schema.tables where table_schema = {schema} and table_name = {})",
+                    literal(engine, table)
+                )
+            }
             Engine::Sqlite => format!(
                 "exists(select 1 from sqlite_master where type in ('table', 'view') and name = {})",
                 literal(engine, table)
