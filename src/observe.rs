@@ -12,7 +12,7 @@ pub struct Target {
     pub config: rails::Database,
     pub port: Box<dyn Database>,
     /// Lists and checks the migration files, afresh at each look.
-    pub files: Box<dyn Fn() -> Result<Vec<Migration>>>,
+    pub files: Box<dyn Fn() -> Result<Vec<Migration>> + Sync>,
     /// A further database without any migration file (a fresh `queue` or `cache`): there is nothing to ask, so it is not
     /// even connected to.
     pub unused: bool,
@@ -50,19 +50,24 @@ impl Facts {
 }
 
 impl Target {
-    /// Looks at files and tables. Writes nothing.
+    /// Looks at files and tables, at the same time: listing thousands of files takes as long as connecting. Writes nothing.
     pub fn look(&mut self) -> Result<Facts> {
-        let files = (self.files)()?;
-        let look = if self.unused {
-            Look {
+        let Self { files, port, unused, .. } = self;
+        let (files, look) = std::thread::scope(|scope| {
+            let files = scope.spawn(&**files);
+            let look = (!*unused).then(|| port.look());
+            (files.join(), look)
+        });
+        let files = files.map_err(|_| Error::new(Kind::System, "the migration files could not be listed"))??;
+        let look = match look {
+            Some(look) => look.map_err(|error| self.error("cannot look at", error))?,
+            None => Look {
                 applied: Vec::new(),
                 records: Records::default(),
                 epoch: Epoch(String::new()),
                 read_only: false,
                 pooled: false,
-            }
-        } else {
-            self.port.look().map_err(|error| self.error("cannot look at", error))?
+            },
         };
         Ok(Facts {
             name: self.config.name.clone(),
