@@ -24,6 +24,7 @@ use unstuck::adapters::mysql::{self, MysqlSession};
 use unstuck::ports::{Session, SqlError, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
+use unstuck_standin::Reserved;
 
 /// Long enough for a busy machine; only what is expected to run out of time gets [`SHORT`].
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -87,12 +88,12 @@ fn connecting_fails_by_kind_and_never_shows_the_password() {
     let server = Mariadb::start(MariadbOptions::default());
     let good = database("127.0.0.1", server.port);
     let with_mode = |mode: &str| Database { options: map(&[("ssl_mode", mode)]), ..good.clone() };
-    let nobody_listens = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody_listens = Reserved::new().unwrap();
     for (db, kind, part) in [
         (Database { password: Some(Secret::new("wr0ng")), ..good.clone() }, SqlErrorKind::Denied, "ERROR 1045"),
         (Database { username: Some("bob".to_owned()), ..good.clone() }, SqlErrorKind::Denied, "ERROR 1045"),
         (Database { database: Some("mysql".to_owned()), ..good.clone() }, SqlErrorKind::Denied, "ERROR 1044"),
-        (Database { port: Some(nobody_listens), ..good.clone() }, SqlErrorKind::Unreachable, "127.0.0.1:"),
+        (Database { port: Some(nobody_listens.port), ..good.clone() }, SqlErrorKind::Unreachable, "127.0.0.1:"),
         (
             Database { host: Some("no-such-host.invalid".to_owned()), ..good.clone() },
             SqlErrorKind::Unreachable,

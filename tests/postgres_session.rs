@@ -22,6 +22,7 @@ use unstuck::adapters::postgres::{PostgresSession, connect};
 use unstuck::ports::{Session, SqlError, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
+use unstuck_standin::Reserved;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -309,7 +310,7 @@ fn an_unknown_database_and_a_port_that_nobody_listens_on_are_unreachable() {
     assert_eq!(error.message, "FATAL 3D000: database \"nowhere\" does not exist");
     assert_eq!(error.kind, SqlErrorKind::Unreachable);
 
-    let error = refusal(&database("127.0.0.1", support::free_port()));
+    let error = refusal(&database("127.0.0.1", Reserved::new().unwrap().port));
     assert_eq!(error.kind, SqlErrorKind::Unreachable);
     assert!(error.message.contains("refused"), "{error}");
 
@@ -324,7 +325,8 @@ fn hosts_are_tried_in_order_until_one_is_what_is_wanted() {
     let mut db = on_socket(postgres);
     db.host = Some("127.0.0.1,127.0.0.1".to_owned());
     db.port = None;
-    let ports = format!("{},{}", support::free_port(), postgres.port);
+    let nobody_listens = Reserved::new().unwrap();
+    let ports = format!("{},{}", nobody_listens.port, postgres.port);
     let db = with_options(db, &[("port", ports.as_str())]);
     for wanted in ["any", "read-write", "primary", "prefer-standby"] {
         assert!(open(&with_options(db.clone(), &[("target_session_attrs", wanted)])).is_ok(), "{wanted}");

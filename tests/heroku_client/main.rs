@@ -7,7 +7,6 @@ mod standin;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use unstuck::dynos::{App, Dyno, Formation, Generation, Release, ReleaseStatus};
 use unstuck::error::Kind;
 use unstuck::ports::{ApiError, ApiErrorKind, Platform};
 use unstuck::secret::Secret;
+use unstuck_standin::Reserved;
 
 use raw::Reply::{Close, Drip, Repeat, Reset, Send, Stall};
 use raw::{Reply, Server};
@@ -454,10 +454,8 @@ fn one_request_ends_in_time_even_when_bytes_drip() {
 
 #[test]
 fn a_server_that_is_not_there_is_unreachable() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let heroku = client_at(&format!("http://127.0.0.1:{port}"), HASTY, &[]);
+    let nobody_listens = Reserved::new().unwrap();
+    let heroku = client_at(&format!("http://127.0.0.1:{}", nobody_listens.port), HASTY, &[]);
     for (error, request) in [
         (heroku.app().unwrap_err(), "GET /apps/my-app: cannot reach 127.0.0.1:"),
         (heroku.restart_type("web").unwrap_err(), "DELETE /apps/my-app/formations/web: cannot reach 127.0.0.1:"),

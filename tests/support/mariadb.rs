@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use unstuck_standin::Reserved;
 
 const USER: &str = "mysql";
 
@@ -24,6 +25,7 @@ pub struct MariadbOptions {
 pub struct Mariadb {
     pub socket: PathBuf,
     pub port: u16,
+    _reserved: Reserved,
     server: Child,
     folder: TempDir,
 }
@@ -56,7 +58,8 @@ impl Mariadb {
             [format!("--ssl-cert={}", own.0.display()), format!("--ssl-key={}", own.1.display())]
         });
         let socket = run.join("sock");
-        let port = free_port();
+        let reserved = Reserved::new().unwrap();
+        let port = reserved.port;
         let log = File::create(folder.path().join("log")).unwrap();
         let server = as_server("mariadbd", &run)
             .arg("--no-defaults")
@@ -74,7 +77,7 @@ impl Mariadb {
             .stderr(log)
             .spawn()
             .expect("mariadbd");
-        let mut this = Self { socket, port, server, folder };
+        let mut this = Self { socket, port, _reserved: reserved, server, folder };
         this.wait_until_ready();
         this
     }
@@ -179,8 +182,4 @@ fn give_to_server(path: &Path) {
 fn is_root() -> bool {
     // SAFETY: geteuid has no preconditions and cannot fail.
     unsafe { libc::geteuid() == 0 }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -9,12 +9,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use tempfile::TempDir;
+use unstuck_standin::Reserved;
 
 /// Where Debian, and the PostgreSQL project's own packages, put the programs that are not in the `PATH`.
 pub fn program(name: &str) -> String {
@@ -37,6 +37,7 @@ pub struct PostgresOptions<'a> {
 pub struct Postgres {
     pub socket_dir: PathBuf,
     pub port: u16,
+    _reserved: Reserved,
     server: Server,
 }
 
@@ -55,7 +56,8 @@ impl Postgres {
         hba.extend(options.hba);
         hba.extend(["local all all trust", "host all all 127.0.0.1/32 trust"]);
         write(&data.join("pg_hba.conf"), &(hba.join("\n") + "\n"));
-        let port = free_port();
+        let reserved = Reserved::new().unwrap();
+        let port = reserved.port;
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n{}\n",
             dir.display(),
@@ -74,7 +76,7 @@ impl Postgres {
             ),
             "ready",
         );
-        Self { socket_dir: dir, port, server }
+        Self { socket_dir: dir, port, _reserved: reserved, server }
     }
 
     /// A URL over TCP, as `postgres`.
@@ -142,6 +144,7 @@ fn copy_into(dir: &Path, file: &Path) -> PathBuf {
 pub struct PgBouncer {
     pub socket_dir: PathBuf,
     pub port: u16,
+    _reserved: Reserved,
     server: Server,
 }
 
@@ -149,7 +152,8 @@ impl PgBouncer {
     /// `tls` is what it presents to its clients.
     pub fn in_front_of(postgres: &Postgres, tls: Option<&Certificate>) -> Self {
         let dir = owned_folder();
-        let port = free_port();
+        let reserved = Reserved::new().unwrap();
+        let port = reserved.port;
         let tls = tls.map_or_else(String::new, |certificate| {
             let [file, key] =
                 [&certificate.file, &certificate.key].map(|file| copy_into(&dir, file).display().to_string());
@@ -177,7 +181,7 @@ impl PgBouncer {
             ),
             "process up",
         );
-        Self { socket_dir: dir, port, server }
+        Self { socket_dir: dir, port, _reserved: reserved, server }
     }
 }
 
@@ -333,11 +337,6 @@ fn give_to_owner(path: &Path) {
 fn write(path: &Path, text: &str) {
     fs::File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
     give_to_owner(path);
-}
-
-/// A port that nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Runs a command that must succeed.

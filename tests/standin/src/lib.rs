@@ -68,6 +68,7 @@ mod logs;
 mod paging;
 mod platform;
 mod process;
+mod reserved;
 mod router;
 mod streams;
 mod views;
@@ -91,6 +92,7 @@ pub use crate::actions::Deploy;
 pub use crate::faults::{Access, Act, Ailment, AilmentRule, Reply, Rule};
 pub use crate::journal::{Entry, Fact};
 pub use crate::platform::{Generation, Status, Timing};
+pub use crate::reserved::Reserved;
 pub use crate::world::{Pool, Skew};
 
 use crate::ids::Ids;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::faults::Ailment;
 use crate::ids::Id;
 use crate::platform::{Event, Launch, Release};
+use crate::reserved::Reserved;
 use crate::views;
 use crate::world::{Inner, World};
 
@@ -67,12 +68,14 @@ impl Fleet {
     pub fn launch(self: &Arc<Self>, world: &Arc<World>, inner: &mut Inner, launch: Launch) {
         let (ends, end) = unbounded_channel();
         self.running().insert(launch.dyno.clone(), ends);
-        let port = free_port();
+        // Without a port the dyno fails as it would on a machine that is full.
+        let reserved = Reserved::new().ok();
+        let port = reserved.as_ref().map_or(0, |reserved| reserved.port);
         inner.vitals.insert(launch.dyno.clone(), Vitals { port, pid: None });
         let Some(release) = inner.platform.release(launch.release) else { return };
         let root = release.slug.root.clone().unwrap_or_default();
         let env = self.environment(world, &launch, release, port);
-        let boot = Boot { fleet: self.clone(), world: world.clone(), launch, port, root, env };
+        let boot = Boot { fleet: self.clone(), world: world.clone(), launch, port, _reserved: reserved, root, env };
         world.spawn(boot.live(end));
     }
 
@@ -141,6 +144,8 @@ struct Boot {
     world: Arc<World>,
     launch: Launch,
     port: u16,
+    /// Lives as long as the dyno does.
+    _reserved: Option<Reserved>,
     root: PathBuf,
     env: BTreeMap<String, String>,
 }
@@ -387,11 +392,4 @@ impl Guard {
     fn shell(&self) -> MutexGuard<'_, std::process::Child> {
         self.shell.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map_or(0, |address| address.port())
 }
