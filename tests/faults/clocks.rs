@@ -1,0 +1,5 @@
+//! Faults of clocks.
+
+use crate::Fault;
+
+pub const FAULTS: &[Fault] = &[];

@@ -1,0 +1,5 @@
+//! Faults of the databases.
+
+use crate::Fault;
+
+pub const FAULTS: &[Fault] = &[];

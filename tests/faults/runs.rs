@@ -1,0 +1,5 @@
+//! Faults of several runs at once.
+
+use crate::Fault;
+
+pub const FAULTS: &[Fault] = &[];

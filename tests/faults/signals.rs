@@ -1,0 +1,5 @@
+//! Faults of signals and crashes.
+
+use crate::Fault;
+
+pub const FAULTS: &[Fault] = &[];
