@@ -42,20 +42,15 @@ pub const LONGEST_VALUE: usize = 255;
 pub struct Digest(String);
 
 impl Digest {
-    /// The hash of `versions`, whatever their order.
+    /// The hash of `versions`, which ascend.
     pub fn of(versions: &[Version]) -> Self {
-        let mut sorted: Vec<&Version> = versions.iter().collect();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let mut hash = Sha256::new();
-        let mut line = String::new();
-        for version in sorted {
-            line.clear();
-            // Writing into a string cannot fail.
-            let _ = writeln!(line, "{version}");
-            hash.update(&line);
+        debug_assert!(versions.is_sorted_by(|a, b| a < b), "a set has one order");
+        let mut lines = Vec::with_capacity(versions.len() * 16);
+        for version in versions {
+            version.write_to(&mut lines);
+            lines.push(b'\n');
         }
-        Self(hex(&hash.finalize()[..8]))
+        Self(hex(&Sha256::digest(&lines)[..8]))
     }
 
     pub fn as_str(&self) -> &str {

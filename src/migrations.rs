@@ -1,6 +1,7 @@
 //! Which files are migrations, and which of them are pending. Rails' own rules, pure.
 
 use std::cmp::Reverse;
+use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,13 @@ use crate::error::{Error, Kind, Result};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(Integer);
 
-/// The order of the variants is the order of the numbers, so that the derived order is the numeric one.
+/// The order of the variants is the order of the numbers, so that the derived order is the numeric one. Boxed, what is
+/// beyond an `i64` costs the thousands of usual ones nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Integer {
-    BelowUsual(Reverse<Magnitude>),
+    BelowUsual(Box<Reverse<Magnitude>>),
     Usual(i64),
-    AboveUsual(Magnitude),
+    AboveUsual(Box<Magnitude>),
 }
 
 /// Decimal digits without leading zeros. The longer one is the larger one; only equal lengths compare by digits.
@@ -27,15 +29,31 @@ struct Magnitude {
     digits: Box<str>,
 }
 
+/// As many digits fit an `i64` whatever they are.
+const ALWAYS_FITS: usize = 18;
+
 impl Version {
     /// The number that these ASCII digits write; no digits are zero.
     pub fn from_digits(digits: &str) -> Self {
-        Self::new(false, digits)
+        Self::usual(digits).unwrap_or_else(|| Self::new(false, digits))
     }
 
     /// What a row of `schema_migrations` stands for: Rails reads it with Ruby's `String#to_i`, which takes the integer at
     /// the beginning of the text, and zero where there is none.
     pub fn from_row(text: &str) -> Self {
+        Self::usual(text).unwrap_or_else(|| Self::from_unusual_row(text))
+    }
+
+    /// Nearly every version there is: a few digits and nothing else.
+    fn usual(text: &str) -> Option<Self> {
+        let digit = |byte: u8| byte.is_ascii_digit().then(|| i64::from(byte - b'0'));
+        let append = |number: i64, byte: u8| Some(number * 10 + digit(byte)?);
+        (text.len() <= ALWAYS_FITS)
+            .then(|| text.bytes().try_fold(0, append))?
+            .map(|number| Self(Integer::Usual(number)))
+    }
+
+    fn from_unusual_row(text: &str) -> Self {
         let text = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
         let (negative, text) = match text.as_bytes().first() {
             Some(b'-') => (true, &text[1..]),
@@ -62,7 +80,19 @@ impl Version {
             return Self(Integer::Usual(if negative { -usual } else { usual }));
         }
         let magnitude = Magnitude { length: digits.len(), digits: digits.into() };
-        Self(if negative { Integer::BelowUsual(Reverse(magnitude)) } else { Integer::AboveUsual(magnitude) })
+        Self(if negative {
+            Integer::BelowUsual(Box::new(Reverse(magnitude)))
+        } else {
+            Integer::AboveUsual(Box::new(magnitude))
+        })
+    }
+
+    /// Adds the digits to `text`, thousands of times in a row.
+    pub fn write_to(&self, text: &mut Vec<u8>) {
+        match &self.0 {
+            Integer::Usual(number) => text.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+            _ => text.extend_from_slice(self.to_string().as_bytes()),
+        }
     }
 }
 
@@ -71,7 +101,7 @@ impl fmt::Display for Version {
         match &self.0 {
             Integer::Usual(number) => write!(f, "{number}"),
             Integer::AboveUsual(magnitude) => f.write_str(&magnitude.digits),
-            Integer::BelowUsual(Reverse(magnitude)) => write!(f, "-{}", magnitude.digits),
+            Integer::BelowUsual(magnitude) => write!(f, "-{}", magnitude.0.digits),
         }
     }
 }
@@ -97,32 +127,47 @@ pub struct Migration {
 impl Migration {
     /// Reads `<version>_<name>[.<scope>].rb`; `None` where Rails calls the name illegal.
     pub fn parse(path: &Path) -> Option<Self> {
-        // What was listed ends in the file's name, so the path need not be taken apart.
-        let name = path.as_os_str().as_bytes().rsplit(|&byte| byte == b'/').next()?;
-        let stem = str::from_utf8(name).ok()?.strip_suffix(".rb")?;
-        let (version, rest) = stem.split_once('_')?;
-        let (name, scope) = rest.split_once('.').unwrap_or((rest, ""));
-        let legal = |part: &str| part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        let digits = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit());
-        if !(digits && legal(name) && legal(scope)) {
-            return None;
-        }
-        let (version, name, scope) = (Version::from_digits(version), camelize(name), scope.to_owned());
-        Some(Self { version, name, path: path.to_owned(), scope })
+        let Parts { version, name, scope } = Parts::of(path.file_name()?.as_bytes())?;
+        let version = Version::from_digits(version);
+        Some(Self { version, name: camelized(name).collect(), path: path.to_owned(), scope: scope.to_owned() })
     }
 }
 
-fn camelize(name: &str) -> String {
-    let mut class = String::with_capacity(name.len());
-    let mut first = true;
-    for letter in name.chars() {
-        match letter {
-            '_' => first = true,
-            _ if std::mem::take(&mut first) => class.push(letter.to_ascii_uppercase()),
-            _ => class.push(letter),
-        }
+/// A legal file name, taken apart.
+struct Parts<'a> {
+    version: &'a str,
+    name: &'a str,
+    scope: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(file_name: &'a [u8]) -> Option<Self> {
+        let stem = str::from_utf8(file_name).ok()?.strip_suffix(".rb")?;
+        let digits = stem.bytes().take_while(u8::is_ascii_digit).count();
+        let (version, rest) = stem.split_at(digits);
+        let rest = rest.strip_prefix('_').filter(|_| digits > 0)?;
+        let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        let (name, scope) = rest.split_at(rest.bytes().take_while(|byte| legal(*byte)).count());
+        let scope = match scope.strip_prefix('.') {
+            Some(scope) if scope.bytes().all(legal) => scope,
+            None if scope.is_empty() => scope,
+            _ => return None,
+        };
+        Some(Self { version, name, scope })
     }
-    class
+}
+
+/// `add_title` as `AddTitle`, letter by letter.
+fn camelized(name: &str) -> impl Iterator<Item = char> {
+    let mut first = true;
+    name.chars().filter_map(move |letter| match letter {
+        '_' => {
+            first = true;
+            None
+        }
+        _ if std::mem::take(&mut first) => Some(letter.to_ascii_uppercase()),
+        _ => Some(letter),
+    })
 }
 
 /// Whether Rails would look at a file of this name at all: `[0-9]*_*.rb`. What passes here and is no legal name makes Rails
@@ -132,21 +177,177 @@ pub fn is_candidate(file_name: &[u8]) -> bool {
         && file_name.strip_suffix(b".rb").is_some_and(|stem| stem.contains(&b'_'))
 }
 
-/// The migrations that these files are, by version, or the first reason for which Rails would refuse them all, in Rails' own
-/// order: an illegal name, two classes of one name, two files of one version.
-pub fn check(files: &[PathBuf]) -> Result<Vec<Migration>> {
-    let parse = |file: &PathBuf| {
-        Migration::parse(file).ok_or_else(|| {
-            input(format!("{}: illegal name for a migration (Rails: IllegalMigrationNameError)", file.display())).hint(
+/// The files that Rails would look at, by name alone. They are kept in one piece: a folder of fifty thousand is a handful of
+/// allocations, and paths are made for those files alone that somebody asks about.
+#[derive(Debug, Default)]
+pub struct Files {
+    folders: Vec<PathBuf>,
+    names: Vec<u8>,
+    places: Vec<Place>,
+    /// Where the files of each of the migrations paths begin in `places`.
+    begins: Vec<usize>,
+}
+
+/// A place in [`Files`].
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    folder: usize,
+    begin: usize,
+    end: usize,
+}
+
+impl Files {
+    /// What is added from now on was found under the next of the migrations paths.
+    pub fn begin(&mut self) {
+        self.begins.push(self.places.len());
+    }
+
+    /// From now on, what is added lies in this folder.
+    pub fn enter(&mut self, folder: PathBuf) {
+        self.folders.push(folder);
+    }
+
+    /// Adds a file of the folder that was entered last.
+    pub fn push(&mut self, name: &[u8]) {
+        let begin = self.names.len();
+        self.names.extend_from_slice(name);
+        self.places.push(Place { folder: self.folders.len().saturating_sub(1), begin, end: self.names.len() });
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The paths in Rails' order, which sees what is under each of the migrations paths sorted.
+    pub fn sorted_paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = self.places.iter().map(|file| self.path(*file)).collect();
+        let mut rest = &mut paths[..];
+        for begin in self.begins.iter().rev() {
+            let (before, under) = rest.split_at_mut((*begin).min(rest.len()));
+            under.sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+            rest = before;
+        }
+        paths
+    }
+
+    fn name(&self, file: Place) -> &[u8] {
+        &self.names[file.begin..file.end]
+    }
+
+    fn path(&self, file: Place) -> PathBuf {
+        self.folders.get(file.folder).map_or_else(PathBuf::new, Clone::clone).join(OsStr::from_bytes(self.name(file)))
+    }
+
+    fn parts(&self, file: Place) -> Option<Parts<'_>> {
+        Parts::of(self.name(file))
+    }
+
+    fn migration(&self, file: Place) -> Option<Migration> {
+        Migration::parse(&self.path(file))
+    }
+}
+
+/// The migrations of a database, by version, checked as Rails checks them.
+#[derive(Debug)]
+pub struct Migrations {
+    files: Files,
+    by_version: Vec<(Version, Place)>,
+}
+
+impl Migrations {
+    /// The migrations that these files are, or the first reason for which Rails would refuse them all, in Rails' own order: an
+    /// illegal name, two classes of one name, two files of one version.
+    pub fn of(files: Files) -> Result<Self> {
+        let mut by_version = Vec::with_capacity(files.len());
+        let mut names = Vec::with_capacity(files.len());
+        for file in &files.places {
+            let Some(Parts { version, name, .. }) = files.parts(*file) else { break };
+            by_version.push((Version::from_digits(version), *file));
+            names.push(mixed(name));
+        }
+        by_version.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        names.sort_unstable();
+        let twins =
+            by_version.windows(2).any(|pair| pair[0].0 == pair[1].0) || names.windows(2).any(|pair| pair[0] == pair[1]);
+        if twins || by_version.len() < files.len() {
+            refuse(&files)?;
+        }
+        Ok(Self { files, by_version })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The highest version.
+    pub fn newest(&self) -> Option<&Version> {
+        self.by_version.last().map(|(version, _)| version)
+    }
+
+    /// The migrations whose version is in no row, by version. There is no "newest version": an old migration that was merged
+    /// late is pending too. `applied` ascends.
+    pub fn pending(&self, applied: &[Version]) -> Vec<Migration> {
+        let pending = missing(&self.by_version, |(version, _)| version, applied, |version| version);
+        pending.filter_map(|(_, file)| self.files.migration(*file)).collect()
+    }
+
+    /// The versions in the table that no file has, ascending. They are never pending. `applied` ascends.
+    pub fn without_file(&self, applied: &[Version]) -> Vec<Version> {
+        missing(applied, |version| version, &self.by_version, |(version, _)| version).cloned().collect()
+    }
+
+    /// Refuses a version that lies at or beyond `limit`, as Rails 7.2 and later do where the application asks for it: the limit
+    /// is tomorrow, written as a version in UTC. Rails looks at each file before it compares names.
+    pub fn refuse_future(&self, limit: &Version) -> Result<()> {
+        match self.by_version.iter().find(|(version, _)| version >= limit) {
+            None => Ok(()),
+            Some((version, file)) => Err(input(format!(
+                "{}: the version {version} lies in the future (Rails: InvalidMigrationTimestampError)",
+                self.files.path(*file).display()
+            ))),
+        }
+    }
+}
+
+/// What of `listed` is not among `others`; both ascend.
+fn missing<'a, A, B>(
+    listed: &'a [A],
+    version: fn(&A) -> &Version,
+    others: &'a [B],
+    other: fn(&B) -> &Version,
+) -> impl Iterator<Item = &'a A> {
+    let mut rest = others;
+    listed.iter().filter(move |this| {
+        let smaller = rest.iter().take_while(|that| other(that) < version(this)).count();
+        rest = &rest[smaller..];
+        rest.first().is_none_or(|that| other(that) != version(this))
+    })
+}
+
+/// A number for a class name. Two that differ come from two names; two that are equal are worth a closer look.
+fn mixed(name: &str) -> u64 {
+    camelized(name)
+        .fold(0xcbf2_9ce4_8422_2325, |mixed, letter| (mixed ^ u64::from(letter)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The first reason for which Rails would refuse these files, if there is one. Slow and in Rails' order, for the case that
+/// something was found.
+fn refuse(files: &Files) -> Result<()> {
+    let parse = |path: PathBuf| {
+        Migration::parse(&path).ok_or_else(|| {
+            input(format!("{}: illegal name for a migration (Rails: IllegalMigrationNameError)", path.display())).hint(
                 "after the version only a-z, 0-9 and underscores are allowed: 20240131120000_add_title_to_posts.rb",
             )
         })
     };
-    let mut migrations = files.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let mut migrations = files.sorted_paths().into_iter().map(parse).collect::<Result<Vec<_>>>()?;
     migrations.sort_by(|a, b| a.version.cmp(&b.version));
     refuse_twins(&migrations, |migration| &migration.name, "DuplicateMigrationNameError", "name")?;
-    refuse_twins(&migrations, |migration| &migration.version, "DuplicateMigrationVersionError", "version")?;
-    Ok(migrations)
+    refuse_twins(&migrations, |migration| &migration.version, "DuplicateMigrationVersionError", "version")
 }
 
 fn refuse_twins<K: Ord + fmt::Display>(
@@ -155,7 +356,6 @@ fn refuse_twins<K: Ord + fmt::Display>(
     class: &str,
     word: &str,
 ) -> Result<()> {
-    // Sorting a few thousand references costs less than hashing what they point at.
     let mut sorted: Vec<&Migration> = migrations.iter().collect();
     sorted.sort_by(|a, b| key(a).cmp(key(b)));
     match sorted.windows(2).find(|pair| key(pair[0]) == key(pair[1])) {
@@ -164,18 +364,6 @@ fn refuse_twins<K: Ord + fmt::Display>(
             let (first, second, key) = (twins[0].path.display(), twins[1].path.display(), key(twins[0]));
             Err(input(format!("{first} and {second} have the same {word}, {key} (Rails: {class})")))
         }
-    }
-}
-
-/// Refuses a version that lies at or beyond `limit`, as Rails 7.2 and later do where the application asks for it: the limit is
-/// tomorrow, written as a version in UTC. Rails looks at each file before it compares names.
-pub fn refuse_future(migrations: &[Migration], limit: &Version) -> Result<()> {
-    match migrations.iter().find(|migration| migration.version >= *limit) {
-        None => Ok(()),
-        Some(Migration { path, version, .. }) => Err(input(format!(
-            "{}: the version {version} lies in the future (Rails: InvalidMigrationTimestampError)",
-            path.display()
-        ))),
     }
 }
 
@@ -191,18 +379,6 @@ pub fn applied<'a>(rows: impl Iterator<Item = &'a str>) -> Vec<Version> {
     versions
 }
 
-/// The migrations whose version is in no row, in the order of `migrations`. There is no "newest version": an old migration
-/// that was merged late is pending too. `applied` ascends.
-pub fn pending(migrations: &[Migration], applied: &[Version]) -> Vec<Migration> {
-    migrations.iter().filter(|migration| applied.binary_search(&migration.version).is_err()).cloned().collect()
-}
-
-/// The versions in the table that no file has, ascending. They are never pending. Both lists ascend.
-pub fn without_file(migrations: &[Migration], applied: &[Version]) -> Vec<Version> {
-    let has_file = |version: &Version| migrations.binary_search_by(|migration| migration.version.cmp(version)).is_ok();
-    applied.iter().filter(|version| !has_file(version)).cloned().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,8 +387,13 @@ mod tests {
         Version::from_digits(digits)
     }
 
-    fn checked(files: &[&str]) -> Result<Vec<Migration>> {
-        check(&files.iter().map(PathBuf::from).collect::<Vec<_>>())
+    fn checked(names: &[&str]) -> Result<Migrations> {
+        let mut files = Files::default();
+        files.enter(PathBuf::new());
+        for name in names {
+            files.push(name.as_bytes());
+        }
+        Migrations::of(files)
     }
 
     #[test]
@@ -314,23 +495,24 @@ mod tests {
             assert!(error.message.contains(expected), "{}", error.message);
             assert_eq!(error.kind, Kind::Input);
         }
-        assert_eq!(checked(&["1_near_miss.rb", "2_nearmiss.rb"]).unwrap().len(), 2);
+        assert_eq!(checked(&["1_near_miss.rb", "2_nearmiss.rb"]).unwrap().pending(&[]).len(), 2);
     }
 
     #[test]
     fn the_future_begins_at_the_limit() {
         let migrations = checked(&["001_a.rb", "20991301000000_b.rb"]).unwrap();
-        assert!(refuse_future(&migrations, &version("20991301000001")).is_ok());
-        assert!(refuse_future(&migrations, &version("20991301000000")).unwrap_err().message.contains("_b.rb"));
+        assert!(migrations.refuse_future(&version("20991301000001")).is_ok());
+        assert!(migrations.refuse_future(&version("20991301000000")).unwrap_err().message.contains("_b.rb"));
     }
 
     #[test]
     fn pending_is_a_difference_of_sets() {
         let migrations = checked(&["30_c.rb", "10_a.rb", "0_z.rb", "20_b.rb"]).unwrap();
         let applied = applied(["030", "10abc", "5"].into_iter());
-        let pending: Vec<_> = pending(&migrations, &applied).into_iter().map(|migration| migration.name).collect();
+        let pending: Vec<_> = migrations.pending(&applied).into_iter().map(|migration| migration.name).collect();
         assert_eq!(pending, ["Z", "B"]);
-        assert_eq!(without_file(&migrations, &applied), [version("5")]);
-        assert_eq!(super::pending(&migrations, &[]).len(), 4);
+        assert_eq!(migrations.without_file(&applied), [version("5")]);
+        assert_eq!(migrations.pending(&[]).len(), 4);
+        assert_eq!(migrations.without_file(&[version("40"), version("50")]), [version("40"), version("50")]);
     }
 }

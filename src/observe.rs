@@ -3,7 +3,7 @@
 use crate::config::Types;
 use crate::debt::{Digest, Epoch, Ledger, Records, Standing};
 use crate::error::{Error, Kind, Result};
-use crate::migrations::{self, Migration, Version};
+use crate::migrations::{Migration, Migrations, Version};
 use crate::ports::{Database, Look, SqlError, SqlErrorKind};
 use crate::rails;
 
@@ -12,7 +12,7 @@ pub struct Target {
     pub config: rails::Database,
     pub port: Box<dyn Database>,
     /// Lists and checks the migration files, afresh at each look.
-    pub files: Box<dyn Fn() -> Result<Vec<Migration>> + Sync>,
+    pub files: Box<dyn Fn() -> Result<Migrations> + Sync>,
     /// A further database without any migration file (a fresh `queue` or `cache`): there is nothing to ask, so it is not
     /// even connected to.
     pub unused: bool,
@@ -72,8 +72,8 @@ impl Target {
         Ok(Facts {
             name: self.config.name.clone(),
             adapter: self.config.adapter.clone(),
-            pending: migrations::pending(&files, &look.applied),
-            without_file: migrations::without_file(&files, &look.applied),
+            pending: files.pending(&look.applied),
+            without_file: files.without_file(&look.applied),
             digest: Digest::of(&look.applied),
             unused: self.unused,
             look,

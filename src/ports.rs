@@ -31,8 +31,67 @@ pub trait Session {
     fn abandon(self: Box<Self>);
 }
 
-/// The rows of one statement, every value as text.
-pub type Rows = Vec<Vec<Option<String>>>;
+/// The rows of one statement, every value as text. They are kept in one piece: an application has thousands of versions, and a
+/// few allocations for all of them cost less than two for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows {
+    columns: usize,
+    text: String,
+    /// Where each value ends in `text`, row after row.
+    ends: Vec<usize>,
+    /// The values that are NULL, by their place in `ends`; ascending, and nearly always none.
+    nulls: Vec<usize>,
+}
+
+impl Rows {
+    /// No rows yet, of this many columns.
+    pub fn new(columns: usize) -> Self {
+        Self { columns, text: String::new(), ends: Vec::new(), nulls: Vec::new() }
+    }
+
+    /// Adds the next value, in the order of columns and then of rows. NULL is `None`.
+    pub fn push(&mut self, value: Option<&str>) {
+        match value {
+            Some(value) => self.text.push_str(value),
+            None => self.nulls.push(self.ends.len()),
+        }
+        self.ends.push(self.text.len());
+    }
+
+    /// The same for bytes, of which those that are no UTF-8 are replaced.
+    pub fn push_bytes(&mut self, value: Option<&[u8]>) {
+        self.push(value.map(String::from_utf8_lossy).as_deref());
+    }
+
+    /// Of a statement that has rows but no columns, none can be told from another.
+    pub fn len(&self) -> usize {
+        self.ends.len().checked_div(self.columns).unwrap_or(0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One value; `None` for NULL, and where there is no such row or column.
+    pub fn get(&self, row: usize, column: usize) -> Option<&str> {
+        let at = row * self.columns + column;
+        if column >= self.columns || self.nulls.binary_search(&at).is_ok() {
+            return None;
+        }
+        let begin = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.text.get(begin..*self.ends.get(at)?)
+    }
+
+    /// All values of one column.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = Option<&str>> {
+        (0..self.len()).map(move |row| self.get(row, column))
+    }
+
+    /// All values, row after row.
+    pub fn values(&self) -> impl Iterator<Item = Option<&str>> {
+        (0..self.len() * self.columns).map(|at| self.get(at / self.columns, at % self.columns))
+    }
+}
 
 /// Why a statement or a connection failed. The message is the server's or the driver's own, without any secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,6 +266,7 @@ pub trait Database {
 pub struct Look {
     pub applied: Vec<Version>,
     pub records: Records,
+    /// Known as soon as we hold the run lock; before that it may be empty.
     pub epoch: Epoch,
     /// The server or the transaction refuses writing: a follower, a replica, a read-only database.
     pub read_only: bool,

@@ -18,7 +18,7 @@ use postgres::{PgBouncer, Postgres, PostgresOptions};
 use tempfile::TempDir;
 use unstuck::adapters::{self, ledger::Ledger};
 use unstuck::debt::{Digest, Entry, Home, Records};
-use unstuck::migrations::Version;
+use unstuck::migrations::applied;
 use unstuck::ports::{Database as _, Lock, Look, Settlement, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
@@ -191,7 +191,7 @@ fn debt(run: &str) -> String {
 }
 
 fn digest(versions: &[&str]) -> Digest {
-    Digest::of(&versions.iter().map(|version| Version::from_row(version)).collect::<Vec<_>>())
+    Digest::of(&applied(versions.iter().copied()))
 }
 
 fn entries(look: &Look) -> Vec<Entry> {
@@ -649,8 +649,12 @@ fn a_pooler_is_known_by_looking() {
 fn the_epoch_is_the_servers_life() {
     for place in places("epoch") {
         place.initialise(&["1"]);
-        let first = place.open().look().unwrap().epoch;
-        let second = place.open().look().unwrap().epoch;
+        let with_the_lock = || {
+            let mut port = place.open();
+            assert_eq!(port.try_lock().unwrap(), Lock::Taken);
+            port.look().unwrap().epoch
+        };
+        let (first, second) = (with_the_lock(), with_the_lock());
         assert!(first.same(&second.0), "{first:?} {second:?}");
         assert!(!first.0.is_empty());
         assert!(first.0.len() < 40, "it has to fit into the record: {first:?}");

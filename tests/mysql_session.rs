@@ -21,7 +21,7 @@ use mariadb::{Mariadb, MariadbOptions};
 use tempfile::TempDir;
 use unstuck::adapters::ConnectOptions;
 use unstuck::adapters::mysql::{self, MysqlSession};
-use unstuck::ports::{Session, SqlError, SqlErrorKind};
+use unstuck::ports::{Rows, Session, SqlError, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
 use unstuck_standin::Reserved;
@@ -44,7 +44,7 @@ fn statements_give_their_rows_as_text_and_errors_by_kind() {
     let printed = [Some("1"), None, Some(""), Some("1.50"), Some("2026-11-22 01:02:03"), Some("a\u{fffd}"), Some("é")];
     assert_eq!(
         session.run(sql, DEADLINE).unwrap(),
-        vec![vec![texts(&printed)], vec![texts(&[Some("1")]), texts(&[Some("2")])], vec![]]
+        [table(&[printed]), table(&[[Some("1")], [Some("2")]]), table::<1>(&[])]
     );
     let long = "x".repeat(100_000);
     assert_eq!(one(&mut session, "SELECT REPEAT('x', 100000)"), long);
@@ -154,7 +154,7 @@ fn tls_modes_accept_and_refuse_what_they_should() {
         assert_eq!(one(&mut connect_with(options).unwrap(), cipher), is_plain, "{options:?}");
     }
     let long = connect_with(&[]).unwrap().run("SELECT REPEAT('x', 1000000)", DEADLINE).unwrap();
-    assert_eq!(long[0][0][0].as_ref().unwrap().len(), 1_000_000);
+    assert_eq!(long[0].get(0, 0).unwrap().len(), 1_000_000);
 
     let own = |name: &str| certificates.path(&format!("{name}.pem")).display().to_string();
     for (shown, ca, expected) in [
@@ -345,11 +345,16 @@ fn connect(db: &Database) -> Result<MysqlSession, SqlError> {
 fn one(session: &mut MysqlSession, sql: &str) -> String {
     let rows = session.run(sql, DEADLINE).unwrap();
     let [rows] = &rows[..] else { panic!("{sql}: {rows:?}") };
-    rows[0][0].clone().unwrap()
+    rows.get(0, 0).unwrap().to_owned()
 }
 
-fn texts(values: &[Option<&str>]) -> Vec<Option<String>> {
-    values.iter().map(|value| value.map(str::to_owned)).collect()
+/// What one statement returns.
+fn table<const N: usize>(values: &[[Option<&str>; N]]) -> Rows {
+    let mut rows = Rows::new(N);
+    for value in values.iter().flatten() {
+        rows.push(*value);
+    }
+    rows
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

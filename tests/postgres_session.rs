@@ -19,7 +19,7 @@ use std::time::Duration;
 use support::{Certificate, Certificates, PgBouncer, Postgres, PostgresOptions};
 use unstuck::adapters::ConnectOptions;
 use unstuck::adapters::postgres::{PostgresSession, connect};
-use unstuck::ports::{Session, SqlError, SqlErrorKind};
+use unstuck::ports::{Rows, Session, SqlError, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
 use unstuck_standin::Reserved;
@@ -68,10 +68,19 @@ fn open(db: &Database) -> Result<PostgresSession, SqlError> {
     connect(db, &bare(), options())
 }
 
+/// What one statement returns.
+fn table<const N: usize>(values: &[[Option<&str>; N]]) -> Rows {
+    let mut rows = Rows::new(N);
+    for value in values.iter().flatten() {
+        rows.push(*value);
+    }
+    rows
+}
+
 /// The one value of the one row that `sql` returns.
 fn value(session: &mut PostgresSession, sql: &str) -> String {
     let sets = session.run(sql, DEADLINE).unwrap();
-    sets[0][0][0].clone().unwrap()
+    sets[0].get(0, 0).unwrap().to_owned()
 }
 
 #[test]
@@ -79,8 +88,7 @@ fn one_message_gives_one_set_of_rows_for_each_statement_that_has_rows() {
     let mut session = open(&on_socket(shared())).unwrap();
     let sets =
         session.run("BEGIN; SELECT 1, NULL, 'ä'; SELECT 2 WHERE false; VALUES ('a'), ('b'); COMMIT", DEADLINE).unwrap();
-    let text = |value: &str| Some(value.to_owned());
-    assert_eq!(sets, [vec![vec![text("1"), None, text("ä")]], vec![], vec![vec![text("a")], vec![text("b")]]]);
+    assert_eq!(sets, [table(&[[Some("1"), None, Some("ä")]]), table::<1>(&[]), table(&[[Some("a")], [Some("b")]])]);
 }
 
 #[test]
@@ -515,8 +523,8 @@ fn a_transaction_pooler_is_spoken_to_and_known_by_its_pid() {
                             "BEGIN; SET LOCAL work_mem = '1MB'; SELECT {client}, {round}; SHOW work_mem; COMMIT"
                         );
                         let sets = session.run(&sql, DEADLINE).unwrap();
-                        let expected = [vec![client.to_string(), round.to_string()], vec!["1MB".to_owned()]];
-                        assert_eq!(sets, expected.map(|row| vec![row.into_iter().map(Some).collect::<Vec<_>>()]));
+                        let numbers = table(&[[Some(&*client.to_string()), Some(&*round.to_string())]]);
+                        assert_eq!(sets, [numbers, table(&[[Some("1MB")]])]);
                     }
                 });
             }

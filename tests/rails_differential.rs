@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{Oracle, Random};
 use unstuck::adapters::files;
 use unstuck::error::{Error, Kind};
-use unstuck::migrations::{applied, check, pending, without_file};
+use unstuck::migrations::{Migrations, applied};
 use unstuck::rails::{Database, Overrides, RailsVersion, Resolved, Sources, resolve};
 
 /// The version that Debian carries and the oracle loads.
@@ -37,7 +37,7 @@ fn migrations_are_those_of_active_record() {
 }
 
 fn our_migrations(root: &Path, rows: &[String]) -> Value {
-    let migrations = match files::list(root, &["db/migrate".to_owned()]).and_then(|files| check(&files)) {
+    let migrations = match files::list(root, &["db/migrate".to_owned()]).and_then(Migrations::of) {
         Ok(migrations) => migrations,
         Err(error) => {
             let class = error.message.rsplit_once("(Rails: ").map(|(_, class)| class.trim_end_matches(')'));
@@ -45,9 +45,10 @@ fn our_migrations(root: &Path, rows: &[String]) -> Value {
         }
     };
     let applied = applied(rows.iter().map(String::as_str));
-    let all: Vec<_> = migrations.iter().map(|m| json!([m.version.to_string(), m.name, m.path, m.scope])).collect();
-    let pending: Vec<_> = pending(&migrations, &applied).iter().map(|m| m.version.to_string()).collect();
-    let without_file: Vec<_> = without_file(&migrations, &applied).iter().map(ToString::to_string).collect();
+    let all: Vec<_> =
+        migrations.pending(&[]).iter().map(|m| json!([m.version.to_string(), m.name, m.path, m.scope])).collect();
+    let pending: Vec<_> = migrations.pending(&applied).iter().map(|m| m.version.to_string()).collect();
+    let without_file: Vec<_> = migrations.without_file(&applied).iter().map(ToString::to_string).collect();
     json!({"ok": {"all": all, "pending": pending, "without_file": without_file}})
 }
 

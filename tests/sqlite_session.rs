@@ -34,7 +34,7 @@ fn a_missing_file_is_not_made() {
     assert_eq!(listing(folder.path()), Vec::<String>::new());
     fs::write(&path, "").unwrap();
     assert!(!is_missing(&database(&path)));
-    assert_eq!(look(&path, "SELECT COUNT(*) FROM sqlite_master"), Ok(vec![vec![vec![Some("0".to_owned())]]]));
+    assert_eq!(look(&path, "SELECT COUNT(*) FROM sqlite_master"), Ok(rows(&["0"])));
     assert_eq!(look(&path, "CREATE TABLE t (a)").unwrap_err().kind, SqlErrorKind::ReadOnly);
     assert_eq!(fs::metadata(&path).unwrap().len(), 0);
 }
@@ -219,7 +219,11 @@ fn look(path: &Path, sql: &str) -> Result<Vec<Rows>, SqlError> {
 
 /// One result of one column.
 fn rows(values: &[&str]) -> Vec<Rows> {
-    vec![values.iter().map(|value| vec![Some((*value).to_owned())]).collect()]
+    let mut rows = Rows::new(1);
+    for value in values {
+        rows.push(Some(value));
+    }
+    vec![rows]
 }
 
 fn listing(folder: &Path) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use glob::{MatchOptions, Pattern};
 
 use crate::error::{Error, Kind, Result};
-use crate::migrations::is_candidate;
+use crate::migrations::{Files, is_candidate};
 
 /// More entries than this are no folder of migrations, but a path that points at the wrong place.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -16,15 +16,13 @@ const MAX_ENTRIES: usize = 2_000_000;
 /// Everything that Rails would look at under `paths`, as `Dir["<path>/**/[0-9]*_*.rb"]` finds it: at any depth, without
 /// hidden folders and without following links to folders (the path itself may be one). Relative paths count from `root`, and
 /// what lies under `root` is returned relative to it. Paths that overlap give a file twice, as in Rails. A path that is not there holds nothing.
-pub fn list(root: &Path, paths: &[String]) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+pub fn list(root: &Path, paths: &[String]) -> Result<Files> {
+    let mut found = Files::default();
     let mut seen = 0;
     for path in paths {
         for top in expand(root, path)? {
-            let start = found.len();
+            found.begin();
             walk(root, &top, &mut seen, &mut found)?;
-            // Rails sees each folder sorted; only the order of its complaints depends on it.
-            found[start..].sort_unstable_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
         }
     }
     Ok(found)
@@ -79,7 +77,7 @@ fn braces(pattern: &str) -> Vec<String> {
 }
 
 /// Adds the candidates below `top`. The kind of each entry comes from the folder itself; no file is asked for it.
-fn walk(root: &Path, top: &Path, seen: &mut usize, found: &mut Vec<PathBuf>) -> Result<()> {
+fn walk(root: &Path, top: &Path, seen: &mut usize, found: &mut Files) -> Result<()> {
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries = match fs::read_dir(root.join(&folder)) {
@@ -88,6 +86,7 @@ fn walk(root: &Path, top: &Path, seen: &mut usize, found: &mut Vec<PathBuf>) -> 
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
             Err(error) => return Err(unreadable(&folder).because(error)),
         };
+        found.enter(folder.clone());
         for entry in entries {
             let entry = entry.map_err(|error| unreadable(&folder).because(error))?;
             let name = entry.file_name();
@@ -97,7 +96,7 @@ fn walk(root: &Path, top: &Path, seen: &mut usize, found: &mut Vec<PathBuf>) -> 
                 return Err(Error::new(Kind::Input, message));
             }
             if is_candidate(name.as_bytes()) {
-                found.push(folder.join(&name));
+                found.push(name.as_bytes());
             }
             let hidden = name.as_bytes().starts_with(b".");
             if !hidden && entry.file_type().map_err(|error| unreadable(&folder).because(error))?.is_dir() {
@@ -130,7 +129,7 @@ mod tests {
 
     fn listed(root: &Path, paths: &[&str]) -> Vec<String> {
         let paths: Vec<_> = paths.iter().map(ToString::to_string).collect();
-        list(root, &paths).unwrap().iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+        list(root, &paths).unwrap().sorted_paths().iter().map(|path| path.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]

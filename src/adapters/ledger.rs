@@ -130,7 +130,7 @@ impl Ledger {
             return Ok(Lock::Taken);
         }
         let holder = self.send(&sql::lock_holder(self.config.engine))?;
-        Ok(Lock::Held(first_column(&holder, 0).next().unwrap_or("another run").to_owned()))
+        Ok(Lock::Held(cell(&holder, 0, 0, 0).unwrap_or("another run").to_owned()))
     }
 
     fn lock_file(&mut self) -> Result<Lock, SqlError> {
@@ -197,7 +197,7 @@ impl Ledger {
     fn look_at_once(&mut self) -> Result<Look, SqlError> {
         let engine = self.config.engine;
         let sql = self.begin(sql::begin_read(engine))
-            + &sql::head(engine, OWN_TABLE)
+            + &sql::head(engine, OWN_TABLE, self.locked)
             + &self.select_versions()
             + &self.select_records(Home::Metadata)
             + "commit";
@@ -215,7 +215,7 @@ impl Ledger {
         let exists = sql::exists(engine, &[&self.config.schema_migrations_table, self.metadata_table(), OWN_TABLE]);
         self.take_back();
         let begin = self.begin(sql::begin_read(engine));
-        let head = self.send(&(begin.clone() + &sql::head(engine, OWN_TABLE) + &exists + "commit"))?;
+        let head = self.send(&(begin.clone() + &sql::head(engine, OWN_TABLE, self.locked) + &exists + "commit"))?;
         let there = |column| cell(&head, 1, 0, column).is_some_and(truth);
         self.tables =
             Tables { versions: there(0), metadata: there(1) && self.config.metadata_table.is_some(), own: there(2) };
@@ -242,7 +242,7 @@ impl Ledger {
                 homes
                     .iter()
                     .zip(answer.iter().skip(1))
-                    .flat_map(|(home, rows)| rows.iter().filter_map(|row| entry(*home, row)))
+                    .flat_map(|(home, rows)| (0..rows.len()).filter_map(|row| entry(*home, rows, row)))
                     .collect(),
             ),
             epoch: Epoch(text(2).to_owned()),
@@ -440,7 +440,7 @@ impl Database for Ledger {
         let sql =
             self.begin(sql::begin_read(self.config.engine)) + &sql::catalogue(self.config.engine, &skip) + "commit";
         let answer = self.surely(|ledger| ledger.send(&sql))?;
-        Ok(answer.iter().flatten().flatten().map(|cell| cell.as_deref().unwrap_or("-")).collect::<Vec<_>>().join("/"))
+        Ok(answer.iter().flat_map(Rows::values).map(|value| value.unwrap_or("-")).collect::<Vec<_>>().join("/"))
     }
 
     fn migrating(&mut self) -> Result<Vec<String>, SqlError> {
@@ -450,7 +450,7 @@ impl Database for Ledger {
             return Ok(Vec::new());
         }
         let answer = self.surely(|ledger| ledger.send(&sql))?;
-        Ok(answer.iter().flatten().filter_map(|row| row.first().cloned().flatten()).collect())
+        Ok(answer.iter().flat_map(|rows| rows.column(0)).flatten().map(str::to_owned).collect())
     }
 
     fn lock_fd(&self) -> Option<RawFd> {
@@ -474,17 +474,13 @@ fn lost(how: &str) -> SqlError {
 }
 
 fn cell(answer: &[Rows], set: usize, row: usize, column: usize) -> Option<&str> {
-    answer.get(set)?.get(row)?.get(column)?.as_deref()
-}
-
-fn first_column(answer: &[Rows], set: usize) -> impl Iterator<Item = &str> {
-    answer.get(set).into_iter().flatten().filter_map(|row| row.first()?.as_deref())
+    answer.get(set)?.get(row, column)
 }
 
 /// The versions that the first statement selected. A NULL, which only a table made by hand can hold, is a zero to Rails.
 fn versions(answer: &[Rows]) -> Vec<Version> {
-    let rows = answer.first().into_iter().flatten();
-    migrations::applied(rows.filter_map(|row| Some(row.first()?.as_deref().unwrap_or_default())))
+    let rows = answer.iter().take(1);
+    migrations::applied(rows.flat_map(|rows| rows.column(0)).map(Option::unwrap_or_default))
 }
 
 /// A truth value as each engine prints it.
@@ -492,11 +488,11 @@ fn truth(text: &str) -> bool {
     matches!(text, "t" | "true" | "1" | "on" | "ON" | "YES")
 }
 
-fn entry(home: Home, row: &[Option<String>]) -> Option<Entry> {
-    let text = |column: usize| row.get(column).cloned().flatten().unwrap_or_default();
+fn entry(home: Home, rows: &Rows, row: usize) -> Option<Entry> {
+    let text = |column| rows.get(row, column).unwrap_or_default().to_owned();
     Some(Entry {
         home,
-        key: row.first()?.clone()?,
+        key: rows.get(row, 0)?.to_owned(),
         value: text(1),
         age_s: text(2).parse().unwrap_or(0),
         opened: text(3),
@@ -562,20 +558,22 @@ mod sql {
         }
     }
 
-    /// One row: session id, read-only, epoch, database name, user, whether our own table is there.
-    pub fn head(engine: Engine, own: &str) -> String {
+    /// One row: session id, read-only, epoch, database name, user, whether our own table is there. MySQL has to look through all
+    /// its counters to tell its epoch, so it is asked for it only where the run lock is held, and something depends on it.
+    pub fn head(engine: Engine, own: &str, locked: bool) -> String {
         match engine {
             Engine::Postgresql => format!(
                 "select pg_backend_pid(), pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool, \
                  'pg@' || (extract(epoch from pg_postmaster_start_time()) * 1000)::bigint, current_database(), \
                  current_user, to_regclass('{own}') is not null; "
             ),
-            Engine::Mysql => format!(
-                "select connection_id(), @@global.read_only, concat(left(sha1(concat(@@hostname, ':', @@port)), 8), '@', \
-                 unix_timestamp() - (select variable_value from {STATUS} where variable_name = 'Uptime')), database(), \
-                 current_user(), exists(select 1 from information_schema.tables where table_schema = database() and \
-                 table_name = '{own}'); "
-            ),
+            Engine::Mysql => {
+                let epoch = if locked { EPOCH } else { "''" };
+                format!(
+                    "select connection_id(), @@global.read_only, {epoch}, database(), current_user(), exists(select 1 from \
+                     information_schema.tables where table_schema = database() and table_name = '{own}'); "
+                )
+            }
             Engine::Sqlite => format!(
                 "select null, 0, '-', 'main', null, exists(select 1 from sqlite_master where type = 'table' and \
                  name = '{own}'); "
@@ -584,7 +582,9 @@ mod sql {
     }
 
     /// MySQL and MariaDB keep the server's uptime in different places; each skips the other's comment.
-    const STATUS: &str = "/*!50706 performance_schema.global_status *//*M!100000 information_schema.global_status */";
+    const EPOCH: &str = "concat(left(sha1(concat(@@hostname, ':', @@port)), 8), '@', unix_timestamp() - (select variable_value \
+                         from /*!50706 performance_schema.global_status *//*M!100000 information_schema.global_status */ \
+                         where variable_name = 'Uptime'))";
 
     /// One row: which of `tables` are there.
     pub fn exists(engine: Engine, tables: &[&str]) -> String {

@@ -11,8 +11,10 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -132,14 +134,14 @@ impl Live {
 /// One message of statements; a statement's rows begin with their description, so that no rows are seen too.
 async fn query(client: &Client, sql: &str) -> Result<Vec<Rows>, tokio_postgres::Error> {
     let mut sets: Vec<Rows> = Vec::new();
-    for message in client.simple_query(sql).await? {
+    let mut messages = pin!(client.simple_query_raw(sql).await?);
+    while let Some(message) = messages.try_next().await? {
         match message {
-            SimpleQueryMessage::RowDescription(_) => sets.push(Rows::new()),
+            SimpleQueryMessage::RowDescription(columns) => sets.push(Rows::new(columns.len())),
             SimpleQueryMessage::Row(row) => {
-                let values =
-                    (0..row.len()).map(|index| Ok(row.try_get(index)?.map(str::to_owned))).collect::<Result<_, _>>()?;
-                if let Some(set) = sets.last_mut() {
-                    set.push(values);
+                let Some(set) = sets.last_mut() else { continue };
+                for column in 0..row.len() {
+                    set.push(row.try_get(column)?);
                 }
             }
             _ => {}

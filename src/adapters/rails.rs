@@ -9,7 +9,7 @@ use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
 use super::{files, ruby};
 use crate::error::{Error, Kind, Result};
-use crate::migrations::{Migration, Version, check, refuse_future};
+use crate::migrations::{Migrations, Version};
 use crate::rails::{Overrides, RailsVersion, Resolved, Sources, environment, resolve};
 
 const DATABASE_YML: &str = "config/database.yml";
@@ -24,14 +24,14 @@ pub fn databases(root: &Path, env: &BTreeMap<String, String>, overrides: &Overri
 }
 
 /// The migrations under these paths, by version, checked as Rails checks them.
-pub fn migrations(root: &Path, paths: &[String]) -> Result<Vec<Migration>> {
-    let migrations = check(&files::list(root, paths)?)?;
+pub fn migrations(root: &Path, paths: &[String]) -> Result<Migrations> {
+    let migrations = Migrations::of(files::list(root, paths)?)?;
     let tomorrow =
         Timestamp::now().to_zoned(TimeZone::UTC).saturating_add(1.day()).strftime("%Y%m%d%H%M%S").to_string();
     let limit = Version::from_digits(&tomorrow);
     // Only a version from the future makes the question worth reading files for.
-    if migrations.last().is_some_and(|newest| newest.version >= limit) && checks_timestamps(root)? {
-        refuse_future(&migrations, &limit)?;
+    if migrations.newest().is_some_and(|newest| *newest >= limit) && checks_timestamps(root)? {
+        migrations.refuse_future(&limit)?;
     }
     Ok(migrations)
 }

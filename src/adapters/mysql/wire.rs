@@ -148,14 +148,15 @@ impl Wire {
         }
         let packet = self.read()?;
         self.status::<OldEofPacket>(&packet)?;
-        let mut rows = vec![];
+        let mut rows = Rows::new(usize::try_from(columns).map_err(|_| truncated())?);
+        let mut packet = vec![];
         loop {
-            let packet = self.read()?;
+            self.read_into(&mut packet)?;
             // A row can begin with this byte too, before a value that makes it longer than any end.
             if packet.first() == Some(&EOF) && packet.len() < 9 {
                 return Ok((rows, self.status::<OldEofPacket>(&packet)?));
             }
-            rows.push(row(&packet, columns)?);
+            push_row(&mut rows, &packet, columns)?;
         }
     }
 
@@ -274,18 +275,25 @@ impl Wire {
     /// The next packet, never empty; the server's own error is ours.
     fn read(&mut self) -> Result<Vec<u8>, SqlError> {
         let mut packet = vec![];
-        match self.stream.next_packet(&mut packet) {
+        self.read_into(&mut packet)?;
+        Ok(packet)
+    }
+
+    /// The same into a buffer that is used again.
+    fn read_into(&mut self, packet: &mut Vec<u8>) -> Result<(), SqlError> {
+        packet.clear();
+        match self.stream.next_packet(packet) {
             Ok(true) => {}
             Ok(false) => return Err(lost(&io::Error::from(io::ErrorKind::UnexpectedEof).into())),
             Err(error) => return Err(lost(&error)),
         }
         match packet.first() {
             None => Err(garbled("an empty packet")),
-            Some(&ERR) => match parse::<ErrPacket>(&packet, self.capabilities)? {
+            Some(&ERR) => match parse::<ErrPacket>(packet, self.capabilities)? {
                 ErrPacket::Error(error) => Err(errors::from_server(&error)),
                 ErrPacket::Progress(_) => Err(garbled("a progress report, not asked for")),
             },
-            Some(_) => Ok(packet),
+            Some(_) => Ok(()),
         }
     }
 
@@ -329,19 +337,17 @@ fn wanted(config: &Config) -> CapabilityFlags {
 }
 
 /// One row of the text protocol: each value with its length before it.
-fn row(packet: &[u8], columns: u64) -> Result<Vec<Option<String>>, SqlError> {
+fn push_row(rows: &mut Rows, packet: &[u8], columns: u64) -> Result<(), SqlError> {
     let mut values = ParseBuf(packet);
-    let mut row = vec![];
     for _ in 0..columns {
         if values.0.first() == Some(&NULL) {
             values.skip(1);
-            row.push(None);
+            rows.push(None);
         } else {
-            let value = values.checked_eat_lenenc_str().ok_or_else(truncated)?;
-            row.push(Some(String::from_utf8_lossy(value).into_owned()));
+            rows.push_bytes(Some(values.checked_eat_lenenc_str().ok_or_else(truncated)?));
         }
     }
-    Ok(row)
+    Ok(())
 }
 
 fn packet_limit() -> u32 {

@@ -254,7 +254,7 @@ async fn serves(client: &Client, wanted: Wanted) -> Result<bool, tokio_postgres:
         Wanted::Primary => ("SELECT pg_catalog.pg_is_in_recovery()", "f"),
         Wanted::Standby => ("SELECT pg_catalog.pg_is_in_recovery()", "t"),
     };
-    Ok(query(client, question).await? == [[[Some(answer.to_owned())]]])
+    Ok(query(client, question).await?.first().is_some_and(|rows| rows.get(0, 0) == Some(answer)))
 }
 
 #[cfg(test)]
