@@ -50,15 +50,10 @@ impl Facts {
 }
 
 impl Target {
-    /// Looks at files and tables, at the same time: listing thousands of files takes as long as connecting. Writes nothing.
+    /// Looks at files and tables. Writes nothing.
     pub fn look(&mut self) -> Result<Facts> {
-        let Self { files, port, unused, .. } = self;
-        let (files, look) = std::thread::scope(|scope| {
-            let files = scope.spawn(&**files);
-            let look = (!*unused).then(|| port.look());
-            (files.join(), look)
-        });
-        let files = files.map_err(|_| Error::new(Kind::System, "the migration files could not be listed"))??;
+        let (files, look) = self.files_and_tables();
+        let files = files?;
         let look = match look {
             Some(look) => look.map_err(|error| self.error("cannot look at", error))?,
             None => Look {
@@ -77,6 +72,22 @@ impl Target {
             digest: Digest::of(&look.applied),
             unused: self.unused,
             look,
+        })
+    }
+
+    /// While a server is waited for, the files are listed: thousands of them take as long. SQLite is not waited for, and a thread
+    /// would cost more than it saves.
+    fn files_and_tables(&mut self) -> (Result<Migrations>, Option<Result<Look, SqlError>>) {
+        let Self { files, port, unused, config, .. } = self;
+        let mut look = || (!*unused).then(|| port.look());
+        if config.engine == rails::Engine::Sqlite {
+            return (files(), look());
+        }
+        std::thread::scope(|scope| {
+            let files = scope.spawn(&**files);
+            let look = look();
+            let failed = |_| Err(Error::new(Kind::System, "the migration files could not be listed"));
+            (files.join().unwrap_or_else(failed), look)
         })
     }
 
