@@ -27,6 +27,7 @@ Exit codes:
   5  refused before anything ran
   6  with --exit-code: migrations are pending
   7  with --exit-code: a restart is owed, or dynos are stuck
+  8  pre-push: the push is refused
   9  another run holds the lock
   128+N  ended by signal N")]
 pub struct Args {
@@ -156,12 +157,33 @@ Variables: UNSTUCK_APP, UNSTUCK_RESTART_TYPES, UNSTUCK_RESTART_POLICY, UNSTUCK_R
 UNSTUCK_RESTART_MAX_UNAVAILABLE, and UNSTUCK_PROVE_TIMEOUT and its like for each time-out.
 Flags win over variables, variables over the file.")]
     Config,
+    /// The body of git's pre-push hook: what this push will migrate
+    ///
+    /// Git names the remote and says on standard input which commit goes where. For a remote on Heroku, or one of `hook.remotes` in
+    /// .unstuck.yml, the migrations of the pushed commit are compared with those of the commit that the remote has: those in
+    /// `db/migrate` and in `db/*_migrate`. Nothing is checked out, and no server is asked.
+    ///
+    /// The push is refused (exit code 8) where it is certain to fail or to hurt: files that Rails refuses, and migrations that were
+    /// edited, renamed or deleted after they were deployed. What the hook cannot find out never stops a push.
+    #[command(after_help = "\
+Examples:
+  .git/hooks/pre-push:   exec unstuck pre-push \"$@\"
+  git push --no-verify   pushes without asking the hook")]
+    PrePush(PrePush),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  unstuck completions bash > /etc/bash_completion.d/unstuck")]
     Completions { shell: clap_complete::Shell },
     /// Print the man page
     #[command(after_help = "Example:\n  unstuck man | man -l -")]
     Man,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct PrePush {
+    /// The remote's name, or its address where it has none
+    pub to: String,
+    /// The remote's address
+    pub url: String,
 }
 
 #[derive(Debug, Clone, Default, ClapArgs)]

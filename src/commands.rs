@@ -1,5 +1,7 @@
 //! The commands: each puts the parts together and returns the exit code.
 
+mod pre_push;
+
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::CommandFactory as _;
 use serde_json::{Value, json};
 
+pub use self::pre_push::pre_push;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
 use crate::adapters::child::ChildRunner;

@@ -206,7 +206,6 @@ struct File {
     #[serde(default)]
     databases: BTreeMap<String, FileDatabase>,
     #[serde(default)]
-    #[allow(dead_code, reason = "read by the pre-push hook; a file that has it is a good file")]
     hook: FileHook,
     #[serde(skip)]
     path: String,
@@ -251,7 +250,6 @@ struct FileDatabase {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileHook {
-    #[allow(dead_code, reason = "read by the pre-push hook")]
     remotes: Option<Words>,
 }
 
@@ -314,6 +312,13 @@ impl Settings {
     /// The databases that Rails would migrate, in the order of the file.
     pub fn databases(&self) -> Result<rails::Resolved> {
         adapters::rails::databases(&self.root, &self.env, &self.overrides)
+    }
+
+    /// Whether a push to this remote deploys an app: its address says so, or `hook.remotes` names it.
+    pub fn deploys_to(&self, remote: &str, url: &str) -> Result<bool> {
+        let hosts = git::GitHosts::new(&self.host()?, self.env.get("HEROKU_GIT_HOST").map(String::as_str));
+        let named = || self.file.hook.remotes.iter().flat_map(Words::list).any(|name| name == remote);
+        Ok(hosts.app_of_url(url).is_some() || named())
     }
 
     /// `production`, `development`, ...

@@ -23,6 +23,7 @@ pub mod migrations;
 pub mod observe;
 pub mod plan;
 pub mod ports;
+pub mod push;
 pub mod rails;
 pub mod report;
 pub mod secret;
@@ -62,6 +63,7 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
             commands::restart(&load(&how, &[])?, restart, reporter)
         }
         Command::Status(status) => commands::status(&load(&How::default(), &[])?, status, reporter),
+        Command::PrePush(push) => Ok(commands::pre_push(&load(&How::default(), &[])?, push, reporter)),
         Command::Config => commands::config(&load(&How::default(), &[])?, reporter),
         Command::Completions { shell } => Ok(commands::completions(*shell)),
         Command::Man => commands::man(),

@@ -13,6 +13,7 @@ use crate::args::Color;
 use crate::debt::{Restart, Standing, Verdict};
 use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind};
+use crate::migrations::Migration;
 use crate::observe::Facts;
 use crate::plan::Run;
 use crate::ports::{Ended, Exit};
@@ -444,16 +445,14 @@ impl Picture {
     }
 }
 
+/// One migration, as every document holds it.
+pub fn migration_document(migration: &Migration) -> Value {
+    json!({"version": migration.version.to_string(), "name": migration.name, "path": migration.path.to_string_lossy()})
+}
+
 impl DatabasePicture {
     fn document(&self) -> Value {
-        let pending: Vec<Value> = self
-            .facts
-            .pending
-            .iter()
-            .map(|migration| {
-                json!({"version": migration.version.to_string(), "name": migration.name, "path": migration.path.to_string_lossy()})
-            })
-            .collect();
+        let pending: Vec<Value> = self.facts.pending.iter().map(migration_document).collect();
         json!({
             "name": self.facts.name,
             "adapter": self.facts.adapter,

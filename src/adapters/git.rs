@@ -91,7 +91,8 @@ fn choose(remotes: &[Remote], wanted: Option<&str>, configured: Option<&str>) ->
     Ok(apps.first().map(ToString::to_string))
 }
 
-fn open(dir: &Path) -> Result<Option<Repository>> {
+/// The repository around `dir`, if there is one.
+pub fn open(dir: &Path) -> Result<Option<Repository>> {
     let nowhere: [&OsStr; 0] = [];
     match Repository::open_ext(dir, RepositoryOpenFlags::FROM_ENV, nowhere) {
         Ok(repository) => Ok(Some(repository)),

@@ -20,6 +20,7 @@ pub mod retry;
 pub mod ruby;
 pub mod signals;
 pub mod sqlite;
+pub mod trees;
 
 /// What does not depend on the database, for every connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
