@@ -13,7 +13,8 @@ mod postgres;
 mod rails_app;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         sqlite(&dir.path().join("sqlite")),
         rails(&dir.path().join("rails")),
         many_migrations(&postgres, &dir.path().join("many")),
+        push(&dir.path().join("push")),
     ];
 
     let restart = restart_after_child(&postgres, &dir.path().join("restart"));
@@ -133,6 +135,38 @@ fn rails(root: &Path) -> Row {
     let mut rails = app.command("bin/rails");
     rails.arg("db:migrate");
     compare("bin/rails db:migrate, SQLite", 0.01, 5, &app, vec![rails])
+}
+
+/// A push in a repository of 100,000 files.
+fn push(root: &Path) -> Row {
+    fs::create_dir_all(root).unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.current_dir(root).args(arguments);
+        git
+    };
+    assert!(git(&["init", "-q", "--bare", "-b", "main"]).status().unwrap().success());
+    let mut import = git(&["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stream = import.stdin.take().unwrap();
+    let commit = "commit refs/heads/main\ncommitter A <a@example.com> 0 +0000\ndata 0\n";
+    writeln!(stream, "blob\nmark :1\ndata 1\nx\n{commit}").unwrap();
+    for n in 0..98_000 {
+        writeln!(stream, "M 100644 :1 app/{}/{}/{n}.rb", n / 2_000, n / 50).unwrap();
+    }
+    for n in 1..=FEW {
+        writeln!(stream, "M 100644 :1 db/migrate/{}_number_{n}.rb", BEFORE + n).unwrap();
+    }
+    writeln!(stream, "\n{commit}from refs/heads/main^0\nM 100644 :1 app/0/0/new.rb").unwrap();
+    writeln!(stream, "M 100644 :1 db/migrate/{}_late.rb\n", BEFORE + FEW + 1).unwrap();
+    drop(stream);
+    assert!(import.wait().unwrap().success());
+    let id = |name| String::from_utf8(git(&["rev-parse", name]).output().unwrap().stdout).unwrap().trim().to_owned();
+    let lines = root.join("lines");
+    fs::write(&lines, format!("refs/heads/main {} refs/heads/main {}\n", id("main"), id("main~"))).unwrap();
+    let mut hook = Command::new(UNSTUCK);
+    hook.current_dir(root).args(["pre-push", "heroku", "https://git.heroku.com/my-app.git"]);
+    let diff = git(&["diff", "--name-status", "main~", "main", "--", "db/migrate"]);
+    compare_commands("git diff, 100,000 files (pre-push)", 1.0, 100, (hook, &lines), vec![diff])
 }
 
 /// How long it takes from the end of the migration command until the restart request arrives at the platform, less one look at
@@ -221,12 +255,23 @@ impl Row {
 }
 
 /// Runs `unstuck migrate` in the application and the stock tools, one after the other, in turn, and prints what came of it.
-fn compare(what: &str, at_most: f64, rounds: usize, app: &RailsApp, mut stock: Vec<Command>) -> Row {
+fn compare(what: &str, at_most: f64, rounds: usize, app: &RailsApp, stock: Vec<Command>) -> Row {
     let mut unstuck = app.command(UNSTUCK);
     unstuck.arg("migrate");
+    compare_commands(what, at_most, rounds, (unstuck, Path::new("/dev/null")), stock)
+}
+
+/// The same for any command of ours, with its standard input.
+fn compare_commands(
+    what: &str,
+    at_most: f64,
+    rounds: usize,
+    (mut unstuck, input): (Command, &Path),
+    mut stock: Vec<Command>,
+) -> Row {
     let pair = |_| {
-        let ours = measure(&mut unstuck);
-        (ours, stock.iter_mut().map(|tool| measure(tool).wall_s).sum::<f64>())
+        let ours = measure(unstuck.stdin(File::open(input).unwrap()));
+        (ours, stock.iter_mut().map(|tool| measure(tool.stdin(Stdio::null())).wall_s).sum::<f64>())
     };
     // The first pair warms the caches and is dropped.
     let pairs: Vec<(Measured, f64)> = (0..=rounds).map(pair).skip(1).collect();
@@ -269,7 +314,7 @@ struct Measured {
 #[allow(clippy::zombie_processes, reason = "wait4 takes it, with what it used")]
 fn measure(command: &mut Command) -> Measured {
     let started = Instant::now();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = libc::pid_t::try_from(child.id()).unwrap();
     let mut status = 0;
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
