@@ -149,14 +149,16 @@ fn refused(message: impl Into<String>) -> Error {
     Error::new(Kind::Refused, message)
 }
 
+fn not_executable(why: &str) -> Error {
+    refused(format!("the migration command cannot be executed: {why}"))
+        .hint("is this the Rails root (-C DIR)? Another command goes behind `--`")
+}
+
 /// Nothing runs whose restart could not follow.
 fn preflight(run: &mut Run, world: &mut World) -> Result<()> {
     let to_migrate = run.intent == debt::Intent::Migrate && run.pending();
     if to_migrate {
-        world.runner.check().map_err(|why| {
-            refused(format!("the migration command cannot be executed: {why}"))
-                .hint("is this the Rails root (-C DIR)? Another command goes behind `--`")
-        })?;
+        world.runner.check().map_err(|why| not_executable(&why))?;
     }
     refuse_unwritable(run, world)?;
     let handoff = world.rules.policy == Policy::Handoff && world.rules.place.is_release();
@@ -436,8 +438,7 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
     if let Exit::CannotStart(why) = &ended.exit {
         let why = why.clone();
         erase(run, world);
-        return Err(refused(format!("the migration command cannot be executed: {why}"))
-            .hint("is this the Rails root (-C DIR)? Another command goes behind `--`"));
+        return Err(not_executable(&why));
     }
     if ended.lingering {
         run.troubles.push("a process that the migration started is still running; it may go on migrating".into());
@@ -446,10 +447,16 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
             target.port.abandon();
         }
     }
-    let lingering = ended.lingering;
+    let (exit, lingering) = (ended.exit.clone(), ended.lingering);
     run.ended = Some(ended);
     run.child = Child::Ended;
     look_after(run, world, lingering);
+    // With these codes env, sh and bundler say that the program could not be started. A migration may end with them too, but
+    // not one that provably changed nothing.
+    if let (Child::EndedWithoutChange, Exit::Code(code @ (126 | 127))) = (run.child, exit) {
+        erase(run, world);
+        return Err(not_executable(&format!("it ended with exit code {code} and changed nothing")));
+    }
     report::tell_migration(run, world.reporter);
     Ok(())
 }
@@ -622,6 +629,10 @@ fn list(run: &mut Run, world: &mut World) {
             let fresh = run.fresh().filter(|_| run.intent != debt::Intent::RestartAll);
             let known = carrier.map(Known::ByRelease).or(fresh.map(Known::ByProof));
             let suspects = Suspects::of(&list, &world.rules.types, known);
+            let suspects = match &run.list {
+                Some(earlier) => suspects.with_earlier(earlier),
+                None => suspects,
+            };
             run.restart = Restart::Listed;
             run.suspects = Some(suspects);
             run.list = Some(list);
@@ -797,7 +808,7 @@ fn watch(run: &mut Run, world: &mut World) {
                     }
                 }
                 let hidden = hidden_until(run, &list);
-                let stay: Vec<String> = suspects.left(&list).iter().map(|dyno| dyno.name.clone()).collect();
+                let stay: Vec<String> = suspects.to_restart_again(&list).iter().map(|dyno| dyno.name.clone()).collect();
                 run.list = Some(list);
                 match judged {
                     Ok(proof) if hidden.is_none() => {
@@ -811,7 +822,7 @@ fn watch(run: &mut Run, world: &mut World) {
                 if world.clock.now() >= retry_at && !stay.is_empty() {
                     retry_at = world.clock.now() + retry_after;
                     for name in stay {
-                        world.reporter.say(&format!("{name} is still the old process: restarting it again"));
+                        world.reporter.say(&format!("{name} is not proved to be new: restarting it again"));
                         let asked = platform.restart_dyno(&name);
                         note_answer(run, asked);
                     }

@@ -117,7 +117,7 @@ pub struct Entry {
 }
 
 /// What a run has written about itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Phase {
     /// A migration may be running.
     #[serde(rename = "M")]
@@ -393,7 +393,7 @@ pub enum Intent {
 }
 
 /// How far the run has come with the migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Child {
     NotStarted,
     /// It has ended, whatever way.
@@ -404,7 +404,7 @@ pub enum Child {
 }
 
 /// What this run has written into the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Own {
     None,
     Migrating,
@@ -413,7 +413,7 @@ pub enum Own {
 }
 
 /// How far the run has come with the restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Restart {
     /// The processes that have to go are not known yet. A list made *before* the change would prove nothing.
     NotListed,
@@ -501,7 +501,7 @@ pub enum Step {
 }
 
 /// How a run ended, as far as the debt is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// Nothing was pending and nothing owed.
     NothingToDo,

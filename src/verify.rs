@@ -31,6 +31,8 @@ impl Proof {
 pub struct Suspects {
     /// As they were listed.
     pub dynos: Vec<Dyno>,
+    /// Those that an earlier list had.
+    earlier: Vec<Dyno>,
     since: Timestamp,
     types: Types,
     known: Option<Known>,
@@ -51,12 +53,21 @@ pub type Reasons = Vec<String>;
 impl Suspects {
     /// All processes of `types` in a list that was asked for after the change; less those that are known to be new.
     pub fn of(list: &DynoList, types: &Types, known: Option<Known>) -> Self {
-        let mut suspects = Self { dynos: Vec::new(), since: list.date, types: types.clone(), known };
+        let mut suspects =
+            Self { dynos: Vec::new(), earlier: Vec::new(), since: list.date, types: types.clone(), known };
         let ours = list.dynos.iter().filter(|dyno| types.include(&dyno.kind));
         suspects.dynos = ours.filter(|dyno| !suspects.is_new(dyno)).cloned().collect();
         // web.2 before web.10; Fir's names have no number and sort by themselves.
         suspects.dynos.sort_by_cached_key(|dyno| (dyno.kind.clone(), dyno.name.len(), dyno.name.clone()));
         suspects
+    }
+
+    /// Whatever an earlier list had is as old, should the later one have left it out.
+    #[must_use]
+    pub fn with_earlier(mut self, list: &DynoList) -> Self {
+        let ours = list.dynos.iter().filter(|dyno| self.types.include(&dyno.kind) && !self.is_new(dyno));
+        self.earlier = ours.cloned().collect();
+        self
     }
 
     fn is_new(&self, dyno: &Dyno) -> bool {
@@ -75,12 +86,30 @@ impl Suspects {
     }
 
     fn knows(&self, dyno: &Dyno) -> bool {
-        self.dynos.iter().any(|suspect| suspect.id == dyno.id)
+        self.known_old().any(|old| old.id == dyno.id)
+    }
+
+    fn known_old(&self) -> impl Iterator<Item = &Dyno> {
+        self.dynos.iter().chain(&self.earlier)
     }
 
     /// The suspects that are still there and alive. A dyno that is crashed, down or idle has no process to be stuck.
-    pub fn left<'a>(&self, list: &'a DynoList) -> Vec<&'a Dyno> {
+    fn left<'a>(&self, list: &'a DynoList) -> Vec<&'a Dyno> {
         list.dynos.iter().filter(|dyno| self.knows(dyno) && has_process(dyno)).collect()
+    }
+
+    /// Those that no suspect's id gives away, but that began before the list of suspects was made: it was an old one, or the
+    /// platform's two clocks disagree.
+    fn too_early<'a>(&self, list: &'a DynoList) -> impl Iterator<Item = &'a Dyno> {
+        list.dynos.iter().filter(|dyno| {
+            let unknown = self.types.include(&dyno.kind) && !self.knows(dyno) && !self.is_new(dyno);
+            unknown && dyno.created_at < self.since && has_process(dyno)
+        })
+    }
+
+    /// Whatever a restart has not reached, or not late enough.
+    pub fn to_restart_again<'a>(&self, list: &'a DynoList) -> Vec<&'a Dyno> {
+        self.left(list).into_iter().chain(self.too_early(list)).collect()
     }
 
     /// Makes the proof from a list, or says what is in its way. `formation` is what the app wants to run: a list that is
@@ -94,18 +123,30 @@ impl Suspects {
         if list.date < self.since {
             reasons.push("the platform answered with an old list".into());
         }
-        for dyno in list.dynos.iter().filter(|dyno| self.types.include(&dyno.kind) && !self.knows(dyno)) {
-            if dyno.created_at < self.since && has_process(dyno) && !self.is_new(dyno) {
-                reasons.push(format!("{} began before the list of old processes was made", dyno.name));
-            }
+        for dyno in self.too_early(list) {
+            reasons.push(format!("{} began before the list of old processes was made", dyno.name));
         }
-        for wanted in formation.unwrap_or_default().iter().filter(|wanted| self.types.include(&wanted.kind)) {
-            let listed = list.dynos.iter().filter(|dyno| dyno.kind == wanted.kind).count() as u64;
-            if listed != wanted.quantity {
-                reasons.push(format!("{listed} of {} {} dynos are listed", wanted.quantity, wanted.kind));
-            }
-        }
+        reasons.extend(formation.into_iter().flat_map(|formation| self.missing(list, formation)));
         if reasons.is_empty() { Ok(Proof { at: self.earliest_new(list) }) } else { Err(reasons) }
+    }
+
+    /// How the list falls short of the formation, or the formation of what was seen.
+    fn missing(&self, list: &DynoList, formation: &[Formation]) -> Reasons {
+        let mut reasons = Reasons::new();
+        for wanted in formation.iter().filter(|wanted| self.types.include(&wanted.kind)) {
+            let ids: BTreeSet<&str> =
+                list.dynos.iter().filter(|dyno| dyno.kind == wanted.kind).map(|dyno| dyno.id.as_str()).collect();
+            if ids.len() as u64 != wanted.quantity {
+                reasons.push(format!("{} of {} {} dynos are listed", ids.len(), wanted.quantity, wanted.kind));
+            }
+        }
+        let kinds: BTreeSet<&str> = self.known_old().map(|dyno| dyno.kind.as_str()).collect();
+        for kind in kinds.into_iter().filter(|kind| Types::All.include(kind)) {
+            if !formation.iter().any(|wanted| wanted.kind == kind) {
+                reasons.push(format!("the formation does not tell how many {kind} dynos are to run"));
+            }
+        }
+        reasons
     }
 
     /// Where some processes are known to be new although they are older than the list, the change is older than they are.
@@ -199,11 +240,38 @@ mod tests {
                 2,
                 true,
             ),
+            ("the list has one twice in place of the other", vec![new_1.clone(), new_1.clone()], 103, 2, false),
             ("scaled to nothing", vec![], 103, 0, true),
             ("the list is older than the suspects'", vec![new_1, new_2], 99, 2, false),
         ] {
             assert_eq!(suspects.judge(&list(date, &dynos), Some(&web(quantity))).is_ok(), proved, "{what}");
         }
+    }
+
+    #[test]
+    fn what_a_list_left_out_is_known_from_the_one_before() {
+        let types = Types::Named(vec!["web".into()]);
+        let before = list(99, &[dyno("a", "web.1", "up", 99), dyno("w", "worker.1", "up", 99)]);
+        let suspects = Suspects::of(&list(99, &[]), &types, None).with_earlier(&before);
+        assert_eq!(suspects.targets(&list(99, &[])), []);
+        let reasons = suspects.judge(&list(101, &before.dynos), None).unwrap_err();
+        assert_eq!(reasons, ["web.1 is still the old process (up)"]);
+        assert_eq!(suspects.to_restart_again(&before), [&before.dynos[0]]);
+        suspects.judge(&list(103, &[dyno("b", "web.1", "up", 101)]), None).unwrap();
+        assert_eq!(
+            suspects.judge(&list(103, &[]), Some(&[])).unwrap_err(),
+            ["the formation does not tell how many web dynos are to run"]
+        );
+    }
+
+    #[test]
+    fn what_began_too_early_is_restarted_again_as_well() {
+        let types = Types::Named(vec!["web".into()]);
+        let suspects = Suspects::of(&list(100, &[dyno("a", "web.1", "up", 10)]), &types, None);
+        let early = dyno("b", "web.2", "up", 99);
+        let now = list(103, &[dyno("a", "web.1", "up", 10), early, dyno("c", "web.3", "up", 100)]);
+        let names: Vec<_> = suspects.to_restart_again(&now).iter().map(|dyno| dyno.name.as_str()).collect();
+        assert_eq!(names, ["web.1", "web.2"]);
     }
 
     #[test]

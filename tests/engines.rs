@@ -10,65 +10,17 @@ mod mariadb;
 mod postgres;
 #[path = "support/scene.rs"]
 mod scene;
+#[path = "support/servers.rs"]
+mod servers;
 
 use std::fs;
 
 use mariadb::{Mariadb, MariadbOptions};
-use postgres::{PgBouncer, Postgres, PostgresOptions, program};
-use scene::{Scene, Store};
+use postgres::{PgBouncer, Postgres, PostgresOptions};
+use scene::Scene;
 use serde_json::{Value, json};
+use servers::{Server, crc32};
 use unstuck_standin::Options;
-
-/// A server, and a fresh database for each story.
-trait Server {
-    fn store(&self, database: &str) -> Store;
-    /// A script that ends every session of `unstuck` in the scene's database.
-    const CUT: &'static str;
-    /// Takes Rails' own migration lock, waits for the file `go`, and gives it back.
-    const HOLD_RAILS_LOCK: &'static str;
-    /// Takes two seconds, within any statement.
-    const SLEEP: &'static str;
-}
-
-impl Server for Postgres {
-    fn store(&self, database: &str) -> Store {
-        self.sql(&format!("create database {database}"));
-        let (psql, dir, port) = (program("psql"), self.socket_dir.display(), self.port);
-        Store {
-            url: self.url(database),
-            client: format!("{psql} -XAtq -v ON_ERROR_STOP=1 -h {dir} -p {port} -U postgres -d {database} -c"),
-            key: "key",
-            moment: "timestamp(6)",
-        }
-    }
-
-    const CUT: &'static str = r#"sql "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()
-                               and application_name = 'unstuck'" > cut"#;
-
-    const HOLD_RAILS_LOCK: &'static str = "select pg_advisory_lock(2053462845 * KEY::bigint), pg_sleep(2)";
-
-    const SLEEP: &'static str = "pg_sleep(2)::text";
-}
-
-impl Server for Mariadb {
-    fn store(&self, database: &str) -> Store {
-        self.sql(&format!("create database {database}; grant all on {database}.* to ann@'%'"));
-        let (socket, password) = (self.socket.display(), Self::PASSWORD);
-        Store {
-            url: self.url("mysql2").replace("/app", &format!("/{database}")),
-            client: format!("mariadb --no-defaults --skip-ssl -S {socket} -u ann -p{password} {database} -BNe"),
-            key: "`key`",
-            moment: "datetime(6)",
-        }
-    }
-
-    const CUT: &'static str = r#"for id in $(sql "select id from information_schema.processlist where db = database() and
-                               id <> connection_id()"); do sql "kill $id"; done"#;
-
-    const HOLD_RAILS_LOCK: &'static str = "select get_lock(concat(2053462845 * KEY), 0), sleep(2)";
-
-    const SLEEP: &'static str = "sleep(2)";
-}
 
 /// Every story that needs no more than SQL.
 fn tell_all<S: Server>(server: &S) {
@@ -216,13 +168,6 @@ fn somebody_else_migrates<S: Server>(scene: &mut Scene) {
     scene.set("UNSTUCK_LOCK_TIMEOUT", "20s");
     assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "migrated");
     holder.wait().unwrap();
-}
-
-/// The checksum that Rails multiplies, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc: u32, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
-    })
 }
 
 fn wrong_password(scene: &mut Scene) {

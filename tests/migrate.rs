@@ -6,11 +6,10 @@
 mod scene;
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 
 use scene::Scene;
 use serde_json::{Value, json};
-use unstuck_standin::{Access, Act, Ailment, AilmentRule, Deploy, Options, Reply, Rule, Status};
+use unstuck_standin::{Ailment, AilmentRule, Deploy, Options, Status};
 
 /// Kills `unstuck` itself, from inside the migration command: the moment that every other tool loses.
 const KILL_PARENT: &str = "kill -9 $PPID";
@@ -50,59 +49,6 @@ fn nothing_pending_costs_no_call_no_child_and_no_write() {
     assert_eq!(scene.ran(), ["1"]);
     let said = scene.unstuck(&["migrate"]).code(0);
     assert_eq!(said.out.lines().count(), 1, "{said:?}");
-}
-
-#[test]
-fn when_the_second_of_three_fails_the_first_one_is_restarted_for() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.migration(3, "three", "echo 'it broke' >&2; false");
-    scene.migration(4, "four", "true");
-    let before = scene.ids("web");
-    let ran = scene.unstuck(&["migrate"]).code(3);
-    for line in ["applied    2 Two", "failed     3 Three", "remaining  4 Four"] {
-        assert!(ran.out.contains(line), "{line} in {ran:?}");
-    }
-    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
-    assert_eq!(scene.debts(), [""; 0]);
-    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
-    assert_eq!(report["outcome"], "migration_failed");
-    assert_eq!(report["databases"][0]["pending"], json!(["3", "4"]));
-}
-
-#[test]
-fn a_failure_that_provably_changed_nothing_restarts_nothing() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "false");
-    let before = scene.ids("web");
-    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
-    assert_eq!(report["restart"]["state"], "not_needed");
-    assert_eq!(report["restart"]["requests"], 0);
-    assert_eq!(scene.ids("web"), before);
-    assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_half_applied_change_without_a_version_row_is_restarted_for() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table half (a)'; false");
-    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
-    assert_eq!(report["restart"]["state"], "proved");
-    assert_eq!(report["databases"][0]["applied"], json!([]));
-}
-
-#[test]
-fn ending_well_with_something_left_is_a_failure() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "true");
-    let ran = scene.unstuck(&["migrate", "--json", "--", "true"]).code(3);
-    assert_eq!(ran.json()["outcome"], "migration_failed");
-    assert_eq!(ran.json()["restart"]["state"], "not_needed");
-    assert!(ran.err.contains("left something pending"), "{ran:?}");
 }
 
 #[test]
@@ -181,127 +127,6 @@ fn of_two_runs_at_once_one_migrates_and_the_other_finds_it_done() {
 }
 
 #[test]
-fn without_the_means_to_restart_nothing_is_migrated() {
-    for (what, spoil) in [
-        ("a revoked token", (|scene: &mut Scene| scene.standin.set_access(Access::Revoked)) as fn(&mut Scene)),
-        ("the wrong app", |scene| {
-            scene.set("UNSTUCK_APP", "no-such-app");
-        }),
-        ("no token", |scene| {
-            scene.unset("HEROKU_API_KEY");
-        }),
-        ("no app", |scene| {
-            scene.unset("UNSTUCK_APP");
-        }),
-        ("an API that is down", |scene| {
-            scene.set("UNSTUCK_API_TIMEOUT", "300ms");
-            scene.standin.fault(Rule { reply: Reply::Reset, ..Rule::default() });
-        }),
-        ("a missing command", |scene| {
-            fs::remove_file(scene.path("bin/rails")).unwrap();
-            fs::create_dir(scene.path("bin/rails")).unwrap();
-        }),
-    ] {
-        let mut scene = Scene::new();
-        scene.settled();
-        scene.migration(2, "two", "sql 'create table two (a)'");
-        spoil(&mut scene);
-        let ran = scene.unstuck(&["migrate", "--json"]);
-        assert_eq!((ran.code, &ran.json()["outcome"]), (Some(5), &json!("refused")), "{what}: {ran:?}");
-        assert!(ran.json()["error"]["hint"].is_string(), "{what}: {ran:?}");
-        assert_eq!(scene.ran(), ["1"], "{what}");
-        assert_eq!(scene.debts(), [""; 0], "{what}");
-    }
-}
-
-#[test]
-fn an_accepted_restart_that_does_not_happen_stays_owed() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.set("UNSTUCK_PROVE_TIMEOUT", "1s");
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.set_ailments(vec![AilmentRule {
-        dyno: "web.2".into(),
-        ailment: Ailment::IgnoresRestart,
-        count: None,
-    }]);
-    let report = scene.unstuck(&["migrate", "--json"]).code(4).json();
-    assert_eq!(report["outcome"], "migrated");
-    assert_eq!(report["restart"]["state"], "requested");
-    assert_eq!(scene.debts().len(), 1);
-    scene.standin.set_ailments(Vec::new());
-    assert_eq!(scene.unstuck(&["restart", "--json"]).code(0).json()["outcome"], "settled");
-    assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_process_that_stays_is_restarted_again_by_name() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    let ailment = AilmentRule { dyno: "web.2".into(), ailment: Ailment::IgnoresRestart, count: Some(1) };
-    scene.standin.set_ailments(vec![ailment]);
-    let seq = scene.now();
-    scene.unstuck(&["migrate"]).code(0);
-    let writes = scene.writes(seq);
-    assert_eq!(writes.len(), 2, "{writes:?}");
-    assert!(writes[0].ends_with("/formations/web") && writes[1].ends_with("/dynos/web.2"), "{writes:?}");
-}
-
-#[test]
-fn an_error_although_the_restart_was_done_is_looked_at_and_not_repeated() {
-    for reply in
-        [Reply::Reset, Reply::Drop, Reply::Error { status: 500, id: "internal".into(), message: "oops".into() }]
-    {
-        let scene = Scene::new();
-        scene.settled();
-        scene.migration(2, "two", "sql 'create table two (a)'");
-        let what = format!("{reply:?}");
-        scene.standin.fault(Rule {
-            method: Some("DELETE".into()),
-            count: Some(1),
-            act: Act::Full,
-            reply,
-            ..Rule::default()
-        });
-        let seq = scene.now();
-        let ran = scene.unstuck(&["migrate", "--json"]);
-        assert_eq!(ran.code, Some(0), "{what}: {ran:?}");
-        assert_eq!(scene.writes(seq).len(), 1, "{what}");
-    }
-}
-
-#[test]
-fn what_is_not_found_when_it_is_to_be_restarted_is_looked_at_and_restarted_by_name() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.fault(Rule {
-        method: Some("DELETE".into()),
-        path: "*/formations/web".into(),
-        act: Act::None,
-        reply: Reply::Error { status: 404, id: "not_found".into(), message: "Couldn't find that formation.".into() },
-        ..Rule::default()
-    });
-    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
-    assert_eq!(report["restart"]["state"], "proved");
-}
-
-#[test]
-fn a_token_that_may_not_restart_leaves_the_debt() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.set_access(Access::ReadOnly);
-    let ran = scene.unstuck(&["migrate", "--json"]).code(4);
-    assert_eq!(ran.json()["restart"]["state"], "owed");
-    assert_eq!(scene.debts().len(), 1);
-    scene.standin.set_access(Access::Full);
-    scene.unstuck(&["migrate"]).code(0);
-    assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
 fn a_migration_by_hand_is_owed_as_well() {
     let scene = Scene::new();
     scene.settled();
@@ -370,34 +195,6 @@ fn a_signal_before_anything_ran_leaves_nothing() {
     run.end().code(128 + libc::SIGINT);
     assert_eq!(scene.ran(), ["1"]);
     assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_migration_that_takes_too_long_is_ended_and_restarted_for() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.set("UNSTUCK_MIGRATE_TIMEOUT", "500ms");
-    scene.migration(2, "two", "sql 'create table two (a)'; sleep 60");
-    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
-    assert_eq!(report["restart"]["state"], "proved");
-}
-
-#[test]
-fn an_app_whose_new_processes_crash_has_kept_its_promise_and_is_said_to_be_ill() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.set_ailments(vec![AilmentRule {
-        dyno: "web.1".into(),
-        ailment: Ailment::CrashesOnBoot,
-        count: None,
-    }]);
-    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
-    assert_eq!(ran.json()["restart"]["healthy"], false);
-    assert!(ran.err.contains("web.1 crashed; its last log lines"), "{ran:?}");
-    assert_eq!(scene.debts(), [""; 0]);
-    scene.migration(3, "three", "sql 'create table three (a)'");
-    scene.unstuck(&["migrate", "--require-healthy"]).code(4);
 }
 
 #[test]
@@ -606,14 +403,6 @@ fn preboot_makes_auto_hand_the_restart_to_the_release() {
 }
 
 #[test]
-fn a_list_of_many_pages_is_read_to_its_end() {
-    let scene = Scene::new();
-    scene.standin.set_page_size(1);
-    scene.settled();
-    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["dynos"].as_array().unwrap().len(), 3);
-}
-
-#[test]
 fn rolling_restarts_dyno_by_dyno() {
     let mut scene = Scene::with(Options { formation: [("web".to_owned(), 3)].into(), ..Options::default() });
     scene.settled();
@@ -688,18 +477,6 @@ fn the_output_of_a_child_comes_in_order_whatever_its_stream() {
     let text = fs::read_to_string(scene.path("both")).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("out") || line.starts_with("err")).collect();
     assert_eq!(lines, ["out 1", "err 1", "out 2", "err 2", "out 3", "err 3"]);
-}
-
-#[test]
-fn a_closed_standard_output_stops_nothing() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "seq 1 100000; sql 'create table two (a)'");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = scene.command(&["migrate"]).stdout(writer).status().unwrap();
-    assert_eq!((status.code(), status.signal()), (Some(0), None));
-    assert_eq!(scene.ran(), ["1", "2"]);
 }
 
 #[test]

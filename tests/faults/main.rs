@@ -18,8 +18,15 @@ mod input;
 mod runs;
 mod signals;
 
+#[allow(dead_code, reason = "each test uses its own part of it")]
+#[path = "../support/mariadb.rs"]
+mod mariadb;
+#[path = "../support/postgres.rs"]
+mod postgres;
 #[path = "../support/scene.rs"]
 mod scene;
+#[path = "../support/servers.rs"]
+mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

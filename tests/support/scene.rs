@@ -2,7 +2,7 @@
 //! simulated dynos: quick enough for every fault to have a test of its own.
 //!
 //! Each migration file holds shell commands. The script runs the pending ones in order and records their versions, as Rails
-//! does; `sql` talks to the database, a command that fails ends the run.
+//! does; `sql` changes the database and notes when (`bin/sql` only asks), a command that fails ends the run.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::expect_used, reason = "a scene that cannot be set fails the test, and says what it lacked")]
@@ -20,11 +20,16 @@ use unstuck_standin::{Entry, Fact, Options, Standin};
 
 const RAILS: &str = r#"#!/bin/bash
 cd "$(dirname "$0")/.." || exit 1
-sql() { bin/sql "$1"; }
-sql "$(cat db/tables.sql)" || exit 1
+bin/sql "$(cat db/tables.sql)" || exit 1
+sql() {
+  bin/sql "$1"
+  local status=$?
+  echo "$EPOCHREALTIME" > changed
+  return $status
+}
 for file in db/migrate/*.rb; do
   version=$(basename "$file" | cut -d_ -f1)
-  [ -n "$(sql "select 1 from schema_migrations where version = '$version'")" ] && continue
+  [ -n "$(bin/sql "select 1 from schema_migrations where version = '$version'")" ] && continue
   echo "== $version migrating"
   . "./$file" || exit 1
   sql "insert into schema_migrations values ('$version')" || exit 1
@@ -211,6 +216,32 @@ impl Scene {
     /// The versions that the scripted Rails ran, each as often as it was run.
     pub fn ran(&self) -> Vec<String> {
         fs::read_to_string(self.path("ran")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Fails unless the promise is kept: no restart is owed, and every web process began after the last change.
+    #[track_caller]
+    pub fn kept(&self) {
+        assert_eq!(self.debts(), [""; 0]);
+        let text = fs::read_to_string(self.path("changed")).expect("something was changed");
+        let changed: f64 = text.trim().parse().expect("seconds since 1970");
+        let journal = self.standin.journal(0);
+        for id in self.ids("web") {
+            let began = journal.iter().find(|entry| matches!(&entry.fact, Fact::Began { dyno, .. } if *dyno == id));
+            let began = began.expect("it began").at.as_duration().as_secs_f64();
+            assert!(began > changed, "an old process is left: it began at {began}, the last change was at {changed}");
+        }
+    }
+
+    /// The end of a fault's story: one undisturbed run keeps the promise, and a further one has nothing to ask for. Answers
+    /// how the first one ended.
+    #[track_caller]
+    pub fn restored(&self) -> Ran {
+        let ran = self.unstuck(&["migrate", "--json"]).code(0);
+        self.kept();
+        let seq = self.now();
+        self.unstuck(&["migrate"]).code(0);
+        assert_eq!(self.requests(seq), [""; 0]);
+        ran
     }
 
     /// The API's requests since entry `seq`, as `METHOD path`.
