@@ -1,7 +1,6 @@
 //! Carries out one step; the only file that changes the world.
 
 use std::collections::BTreeSet;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -18,6 +17,10 @@ use crate::plan::{Before, Run};
 use crate::ports::{ApiError, ApiErrorKind, Clock, Exit, Lock, Platform, Runner, Settlement};
 use crate::report::{self, Reporter};
 use crate::verify::{Known, Suspects};
+
+mod attempts;
+
+pub use self::attempts::Patience;
 
 /// Preboot keeps old processes serving, unlisted, for the boot time-out and two minutes more.
 const PREBOOT_WINDOW: Duration = Duration::from_mins(3);
@@ -62,6 +65,7 @@ pub struct Rules {
     pub wait: bool,
     /// New processes that do not come up are a failure.
     pub require_healthy: bool,
+    pub patience: Patience,
 }
 
 /// Opens the way to the API: credentials are looked for only when they are needed.
@@ -416,7 +420,6 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
             world.reporter.item(&format!("{} {}", migration.version, migration.name));
         }
     }
-    let locks: Vec<RawFd> = world.targets.iter().filter_map(|target| target.port.lock_fd()).collect();
     let key = own_key(run);
     let warm = world.platform().ok().map(keep_warm);
     let values: Vec<Option<String>> = run
@@ -424,16 +427,12 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
         .iter()
         .map(|facts| (!facts.pending.is_empty()).then(|| note(run, facts, world, Phase::Migrating).to_value()))
         .collect();
-    let targets = &mut world.targets;
-    let mut tick = || {
-        for (target, value) in targets.iter_mut().zip(&values) {
-            if let Some(value) = value {
-                // The look after the child finds out whether the database is gone for good.
-                let _ = target.port.touch(&key, value);
-            }
-        }
+    // All of them, whatever becomes of one.
+    let touch = |targets: &mut [Target]| {
+        let recorded = targets.iter_mut().zip(&values).filter_map(|(target, value)| Some((target, value.as_ref()?)));
+        recorded.fold(true, |all, (target, value)| target.port.touch(&key, value).is_ok() && all)
     };
-    let ended = world.runner.run(&receipt, &locks, &mut tick);
+    let ended = attempts::run(&receipt, &touch, run, world);
     drop(warm);
     if let Exit::CannotStart(why) = &ended.exit {
         let why = why.clone();

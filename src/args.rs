@@ -103,6 +103,10 @@ pub struct Timeouts {
     /// End the migration after this long [default: never]
     #[arg(long = "migrate-timeout", global = true, value_name = "TIME")]
     pub migrate: Option<String>,
+    /// A statement of the migration may wait this long for a lock; then the run is tried again, where that is safe
+    /// [default: as long as it takes]
+    #[arg(long = "ddl-lock-timeout", global = true, value_name = "TIME")]
+    pub ddl_lock: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -150,7 +154,7 @@ Examples:
 Keys of .unstuck.yml, all of them optional:
   app, command
   restart:    types, policy, strategy, max_unavailable
-  timeouts:   lock, prove, health, api, poll, migrate
+  timeouts:   lock, prove, health, api, poll, migrate, ddl_lock
   databases:  NAME: schema_migrations_table, metadata_table, migrations_paths
 
 Variables: UNSTUCK_APP, UNSTUCK_RESTART_TYPES, UNSTUCK_RESTART_POLICY, UNSTUCK_RESTART_STRATEGY,

@@ -398,9 +398,11 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
         Some(prove) => row("timeouts.prove", &format!("{:?}", prove.value), &prove.from),
         None => row("timeouts.prove", "180s, in a release 30s", "default"),
     }
-    match &timeouts.migrate {
-        Some(migrate) => row("timeouts.migrate", &format!("{:?}", migrate.value), &migrate.from),
-        None => row("timeouts.migrate", "none", "default"),
+    for (name, timeout) in [("migrate", &timeouts.migrate), ("ddl_lock", &timeouts.ddl_lock)] {
+        match timeout {
+            Some(timeout) => row(&format!("timeouts.{name}"), &format!("{:?}", timeout.value), &timeout.from),
+            None => row(&format!("timeouts.{name}"), "none", "default"),
+        }
     }
     Ok(0)
 }
@@ -459,7 +461,9 @@ fn targets(settings: &Settings, reporter: &Reporter) -> Result<Option<Vec<Target
         let unused = index != named && files()?.is_empty();
         let same_as_earlier = targets.iter().any(|target| same_database(&target.config, &options));
         let port = Box::new(adapters::open(config.clone(), settings.env.clone()));
-        targets.push(Target { config, port, files, unused, same_as_earlier });
+        let env = settings.env.clone();
+        let lock_waits = Box::new(move |tag: &str| adapters::lock_waits(options.clone(), env.clone(), tag));
+        targets.push(Target { config, port, files, lock_waits, unused, same_as_earlier });
     }
     Ok(Some(targets))
 }
@@ -503,6 +507,12 @@ fn rules(settings: &Settings, types: &Types) -> Rules {
         assume_dead: Vec::new(),
         wait: false,
         require_healthy: false,
+        patience: act::Patience {
+            ddl_lock: timeouts.ddl_lock(),
+            migrate: timeouts.migrate.as_ref().map(|limit| limit.value),
+            command: settings.command.value.clone(),
+            root: settings.root.clone(),
+        },
     }
 }
 
@@ -514,6 +524,8 @@ fn runner(settings: &Settings, reporter: &Reporter, interrupt: Interrupt) -> Chi
         to_stderr: reporter.json,
         on_dyno: settings.place.dyno().is_some(),
         limit: settings.timeouts.migrate.as_ref().map(|limit| limit.value),
+        lock_limit: settings.timeouts.ddl_lock(),
+        begun: None,
         interrupt,
     }
 }

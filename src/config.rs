@@ -182,6 +182,8 @@ pub struct Timeouts {
     pub poll: Sourced<Duration>,
     /// For the migration.
     pub migrate: Option<Sourced<Duration>>,
+    /// For a lock that a statement of the migration needs.
+    pub ddl_lock: Option<Sourced<Duration>>,
 }
 
 impl Timeouts {
@@ -190,6 +192,11 @@ impl Timeouts {
     pub fn prove(&self, release_succeeded: bool) -> Duration {
         let default = Duration::from_secs(if release_succeeded { 30 } else { 180 });
         self.prove.as_ref().map_or(default, |prove| prove.value)
+    }
+
+    /// How long the migration may wait for a lock; zero takes back what the file says.
+    pub fn ddl_lock(&self) -> Option<Duration> {
+        self.ddl_lock.as_ref().map(|limit| limit.value).filter(|limit| !limit.is_zero())
     }
 }
 
@@ -237,6 +244,7 @@ struct FileTimeouts {
     api: Option<String>,
     poll: Option<String>,
     migrate: Option<String>,
+    ddl_lock: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -499,8 +507,9 @@ impl Source<'_> {
         let (flags, file) = (&common.timeouts, &self.file.timeouts);
         let get = |name: &str, flag: &Option<String>, key: &Option<String>| -> Result<Option<Sourced<Duration>>> {
             let flag_name = format!("--{name}-timeout");
-            let variable = format!("UNSTUCK_{}_TIMEOUT", name.to_uppercase());
-            let key_name = format!("timeouts.{name}");
+            let word = name.replace('-', "_");
+            let variable = format!("UNSTUCK_{}_TIMEOUT", word.to_uppercase());
+            let key_name = format!("timeouts.{word}");
             let text = self.text((flag.as_deref(), &flag_name), &variable, (key.as_deref(), &key_name));
             text.map(|text| match duration(&text.value) {
                 Some(value) => Ok(Sourced::new(value, text.from)),
@@ -518,6 +527,7 @@ impl Source<'_> {
             api: or(get("api", &flags.api, &file.api)?, 10_000),
             poll: or(get("poll", &flags.poll, &file.poll)?, 1_000),
             migrate: get("migrate", &flags.migrate, &file.migrate)?,
+            ddl_lock: get("ddl-lock", &flags.ddl_lock, &file.ddl_lock)?,
         })
     }
 

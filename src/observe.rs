@@ -4,8 +4,11 @@ use crate::config::Types;
 use crate::debt::{Digest, Epoch, Ledger, Records, Standing};
 use crate::error::{Error, Kind, Result};
 use crate::migrations::{Migration, Migrations, Version};
-use crate::ports::{Database, Look, SqlError, SqlErrorKind};
+use crate::ports::{Database, LockWaits, Look, SqlError, SqlErrorKind};
 use crate::rails;
+
+/// Opens the way to a database's lock waits for sessions with this tag.
+pub type WatchLocks = Box<dyn Fn(&str) -> Option<Box<dyn LockWaits>>>;
 
 /// One database that Rails would migrate, and the way to it.
 pub struct Target {
@@ -13,6 +16,8 @@ pub struct Target {
     pub port: Box<dyn Database>,
     /// Lists and checks the migration files, afresh at each look.
     pub files: Box<dyn Fn() -> Result<Migrations> + Sync>,
+    /// A second way to it, to watch a migration with this tag wait for locks; `None` where nothing waits in a server.
+    pub lock_waits: WatchLocks,
     /// A further database without any migration file (a fresh `queue` or `cache`): there is nothing to ask, so it is not
     /// even connected to.
     pub unused: bool,

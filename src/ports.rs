@@ -261,6 +261,59 @@ pub trait Database {
     fn abandon(&mut self);
 }
 
+/// A second way to one database, beside the debt's: which sessions of the migration command wait for a lock there, and who is
+/// in their way. No method waits for a lock itself, and nothing depends on an answer.
+pub trait LockWaits: Send {
+    /// What waits now.
+    fn look(&mut self) -> Result<Vec<Wait>, SqlError>;
+
+    /// Cancels the statement that waits, if it still does. `false`: it does no more.
+    fn cancel(&mut self, wait: &Wait) -> Result<bool, SqlError>;
+}
+
+/// A statement of the migration command that waits for a lock. All text is the server's, as it came.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wait {
+    /// The server's number of the session.
+    pub session: String,
+    pub statement: String,
+    /// When the statement began, where the server tells two of one session apart by that.
+    pub began: String,
+    /// What it waits for: `a lock on posts`.
+    pub target: String,
+    /// How long the server says that it waits; `None` where it does not say.
+    pub age: Option<Duration>,
+    /// It is certain that the session is the command's own, so that it may be cancelled.
+    pub own: bool,
+    /// The server ends a wait that is too long by itself.
+    pub bounded: bool,
+    /// Who is in the way, the oldest first. Empty: that cannot be seen.
+    pub holders: Vec<Holder>,
+    /// The holders have open transactions, and one of them holds the lock; more cannot be seen.
+    pub guess: bool,
+    /// How many other sessions wait for the same.
+    pub queue: usize,
+}
+
+/// A session that holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Holder {
+    pub session: String,
+    pub user: String,
+    /// The name that it gave itself, if any.
+    pub application: String,
+    /// Where it comes from, if it is not this machine.
+    pub address: String,
+    /// What it does: `active`, `idle in transaction`.
+    pub state: String,
+    /// For how many seconds.
+    pub since_s: Option<u64>,
+    /// What it does, or did last.
+    pub statement: String,
+    /// The statement with which a person ends it.
+    pub remedy: String,
+}
+
 /// What one look at a database found, in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {

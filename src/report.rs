@@ -85,6 +85,11 @@ impl Reporter {
         self.to_stderr(&format!("{YELLOW}unstuck: warning:{YELLOW:#} {}", clean(text)));
     }
 
+    /// One of several things that [`Reporter::warn`] announced.
+    pub fn warn_item(&self, text: &str) {
+        self.to_stderr(&format!("  {}", clean(text)));
+    }
+
     /// The result itself: the only thing that `--quiet` leaves of a command that was asked for facts.
     pub fn result(&self, text: &str) {
         self.line(text);

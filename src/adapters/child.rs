@@ -41,8 +41,13 @@ pub struct ChildRunner {
     pub to_stderr: bool,
     /// The platform signals all processes of a dyno itself.
     pub on_dyno: bool,
-    /// It is ended after this long.
+    /// It is ended after this long, counted from the first run.
     pub limit: Option<Duration>,
+    /// A statement of it may wait this long for a lock. PostgreSQL keeps to it by itself, as long as the application has no
+    /// `options` or `lock_timeout` of its own.
+    pub lock_limit: Option<Duration>,
+    /// When it was run first.
+    pub begun: Option<Instant>,
     pub interrupt: Interrupt,
 }
 
@@ -69,6 +74,11 @@ impl ChildRunner {
         env.remove("SCOPE");
         env.insert("DISABLE_SPRING".into(), "1".into());
         env.insert("PGAPPNAME".into(), format!("unstuck/{tag}"));
+        if let Some(limit) = self.lock_limit {
+            let options = env.entry("PGOPTIONS".into()).or_default();
+            // PostgreSQL counts in milliseconds, up to this many.
+            options.push_str(&format!(" -c lock_timeout={}", limit.as_millis().clamp(1, i32::MAX as u128)));
+        }
         if let Some(sync) = sync.map(Path::display).map(|path| path.to_string()).filter(|path| !path.contains(' ')) {
             let options = env.entry("RUBYOPT".into()).or_default();
             options.push_str(" -r");
@@ -85,6 +95,7 @@ impl Runner for ChildRunner {
 
     fn run(&mut self, receipt: &Receipt, locks: &[RawFd], tick: &mut dyn FnMut()) -> Ended {
         let started = Instant::now();
+        let begun = *self.begun.get_or_insert(started);
         let ended = |exit| Ended { exit, lingering: false, took: started.elapsed() };
         let program = match self.program() {
             Ok(program) => program,
@@ -120,7 +131,7 @@ impl Runner for ChildRunner {
         let group = handle.pids().first().copied().unwrap_or_default();
 
         let exit =
-            Watch { runner: self, group, started, told: None, killed: false, cause: None }.until_it_ends(&handle, tick);
+            Watch { runner: self, group, begun, told: None, killed: false, cause: None }.until_it_ends(&handle, tick);
         let lingering = !readers.end_within(LINGER, &self.interrupt);
         Ended { exit, lingering, took: started.elapsed() }
     }
@@ -130,7 +141,7 @@ impl Runner for ChildRunner {
 struct Watch<'a> {
     runner: &'a ChildRunner,
     group: u32,
-    started: Instant,
+    begun: Instant,
     /// When it became known that the child has to end.
     told: Option<Instant>,
     killed: bool,
@@ -153,7 +164,7 @@ impl Watch<'_> {
                 tick();
             }
             let signal = self.runner.interrupt.signal();
-            let late = self.runner.limit.is_some_and(|limit| self.started.elapsed() >= limit);
+            let late = self.runner.limit.is_some_and(|limit| self.begun.elapsed() >= limit);
             if (signal.is_some() || late) && self.told.is_none() {
                 self.told = Some(Instant::now());
                 self.cause = (signal.is_none() && late).then_some(Exit::TimedOut);

@@ -23,7 +23,7 @@ const LOCK_CLASS: u32 = 0x756e_7374;
 const LOCK_OBJECT: u32 = 1;
 
 /// What Rails multiplies the database name's checksum with to get its own migration lock.
-const RAILS_SALT: u64 = 2_053_462_845;
+pub(super) const RAILS_SALT: u64 = 2_053_462_845;
 
 /// A lost connection is opened again for this long before it is given up: a fail-over takes its time.
 const REVIVAL: Duration = Duration::from_secs(30);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::config::Env;
-use crate::ports::Session;
+use crate::ports::{LockWaits, Session};
 use crate::rails::{Database, Engine};
 
+pub mod blockers;
 pub mod child;
 pub mod credentials;
 pub mod files;
@@ -47,4 +48,10 @@ pub fn open(config: Database, env: Env) -> ledger::Ledger {
         Ok(session)
     };
     ledger::Ledger::new(config, Box::new(connect))
+}
+
+/// The way to one database's lock waits, for sessions of a child with this tag. `None` where nobody waits in a server.
+pub fn lock_waits(config: Database, env: Env, tag: &str) -> Option<Box<dyn LockWaits>> {
+    (config.engine != Engine::Sqlite)
+        .then(|| Box::new(blockers::Blockers::new(config, env, tag.to_owned())) as Box<dyn LockWaits>)
 }

@@ -1,6 +1,7 @@
 //! What Rails would connect to: `config/database.yml` and the environment, resolved as Active Record resolves them, without Ruby.
 
 pub mod erb;
+pub mod migration;
 mod resolve;
 pub mod url;
 pub mod version;
