@@ -14,7 +14,7 @@ use crate::dynos::{Dyno, DynoList, Release, ReleaseStatus};
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
 use crate::plan::{Before, Run};
-use crate::ports::{ApiError, ApiErrorKind, Clock, Exit, Lock, Platform, Runner, Settlement};
+use crate::ports::{ApiError, ApiErrorKind, Clock, Exit, Lock, Platform, Runner, Settlement, SqlError, SqlErrorKind};
 use crate::report::{self, Reporter};
 use crate::verify::{Known, Suspects};
 
@@ -251,13 +251,23 @@ fn refuse_unwritable(run: &Run, world: &World) -> Result<()> {
                 .hint("point DATABASE_URL at the primary, not at a follower"));
         }
         if concerned && facts.look.pooled {
-            return Err(refused(format!("database {} is reached through a connection pooler", target.place())).hint(
-                "session locks do not work there, neither ours nor Rails': give this command the database's direct URL \
-                 (start it outside of bin/start-pgbouncer, or set DATABASE_URL to the direct one)",
-            ));
+            return Err(refused(format!("database {} is reached through a connection pooler", target.place()))
+                .hint(way_around_pooler(target)));
         }
     }
     Ok(())
+}
+
+fn way_around_pooler(target: &Target) -> String {
+    let from = &target.config.from;
+    let variable = if from.ends_with("URL") { from } else { "DATABASE_URL" };
+    let way = match &target.direct[..] {
+        [] => format!("start it outside of bin/start-pgbouncer, or set {variable} to the direct one"),
+        found => format!("{} leads there: {variable}=\"${}\"", found.join(" or "), found[0]),
+    };
+    format!(
+        "session locks do not work there, neither ours nor Rails': give this command the database's direct URL ({way})"
+    )
 }
 
 /// Whether a database takes part in lock and settlement.
@@ -276,7 +286,7 @@ fn lock(run: &mut Run, world: &mut World) -> Result<()> {
         let mut told = false;
         loop {
             let target = &mut world.targets[index];
-            match target.port.try_lock().map_err(|error| target.error("cannot lock", error).as_kind(Kind::Refused))? {
+            match target.port.try_lock().map_err(|error| unwritable(target, "cannot lock", error))? {
                 Lock::Taken => break,
                 Lock::Held(who) if world.clock.now() >= deadline => {
                     return Err(Error::new(
@@ -343,12 +353,7 @@ fn record(run: &mut Run, world: &mut World) -> Result<()> {
         .map(|(target, (_, note))| (target, note.to_value()))
         .collect();
     let receipt = Receipt::for_records(run.tag(), &mut records, |(target, value)| {
-        target.port.write(&key, value).map_err(|error| {
-            target.error("cannot record in", error).as_kind(Kind::Refused).hint(
-                "a migration whose restart could be forgotten is not started: the role needs the right to write into \
-                 ar_internal_metadata or to create the table unstuck_debt",
-            )
-        })
+        target.port.write(&key, value).map_err(|error| unwritable(target, "cannot record in", error))
     });
     let receipt = match receipt {
         Ok(receipt) => receipt,
@@ -367,6 +372,20 @@ fn record(run: &mut Run, world: &mut World) -> Result<()> {
     }
     run.receipt = Some(receipt);
     Ok(())
+}
+
+/// Before anything ran: a database that says no is a reason to refuse; one that is gone, busy or full has failed.
+fn unwritable(target: &Target, what: &str, error: SqlError) -> Error {
+    use SqlErrorKind::{Denied, Full, Locked, Lost, Tls, Unreachable};
+    let failed = matches!(error.kind, Denied | Full | Locked | Lost | Tls | Unreachable);
+    let error = target.error(what, error);
+    if failed {
+        return error;
+    }
+    error.as_kind(Kind::Refused).hint(
+        "a migration whose restart could be forgotten is not started: the role needs the right to write into \
+         ar_internal_metadata or to create the table unstuck_debt",
+    )
 }
 
 fn own_key(run: &Run) -> String {
@@ -449,14 +468,14 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
     let (exit, lingering) = (ended.exit.clone(), ended.lingering);
     run.ended = Some(ended);
     run.child = Child::Ended;
-    look_after(run, world, lingering);
+    let seen = look_after(run, world, lingering);
     // With these codes env, sh and bundler say that the program could not be started. A migration may end with them too, but
     // not one that provably changed nothing.
     if let (Child::EndedWithoutChange, Exit::Code(code @ (126 | 127))) = (run.child, exit) {
         erase(run, world);
         return Err(not_executable(&format!("it ended with exit code {code} and changed nothing")));
     }
-    report::tell_migration(run, world.reporter);
+    report::tell_migration(run, seen, world.reporter);
     Ok(())
 }
 
@@ -471,25 +490,26 @@ fn keep_warm(platform: Arc<dyn Platform>) -> std::sync::mpsc::Sender<()> {
     sender
 }
 
-/// The look after the child: what is true now, and whether it is proved that nothing changed.
-fn look_after(run: &mut Run, world: &mut World, lingering: bool) {
+/// The look after the child: what is true now, and whether it is proved that nothing changed. `false`: it cannot be told.
+fn look_after(run: &mut Run, world: &mut World, lingering: bool) -> bool {
     match world.look() {
         Ok(facts) => run.facts = facts,
         Err(error) => {
             run.troubles.push(format!("{error}"));
             run.restart = Restart::Unproved;
             run.sessions.push("unknown".into());
-            return;
+            return false;
         }
     }
     if lingering {
         run.restart = Restart::Unproved;
-        return;
+        return true;
     }
     run.sessions = sessions(run, world);
     if run.sessions.is_empty() && unchanged(run, world) {
         run.child = Child::EndedWithoutChange;
     }
+    true
 }
 
 /// Whether it is proved that the child changed nothing: same versions, same catalogue, same processes (one that booted

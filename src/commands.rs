@@ -463,7 +463,8 @@ fn targets(settings: &Settings, reporter: &Reporter) -> Result<Option<Vec<Target
         let port = Box::new(adapters::open(config.clone(), settings.env.clone()));
         let env = settings.env.clone();
         let lock_waits = Box::new(move |tag: &str| adapters::lock_waits(options.clone(), env.clone(), tag));
-        targets.push(Target { config, port, files, lock_waits, unused, same_as_earlier });
+        let direct = rails::direct_variables(&config, &settings.env);
+        targets.push(Target { config, port, files, lock_waits, unused, same_as_earlier, direct });
     }
     Ok(Some(targets))
 }

@@ -23,6 +23,8 @@ pub struct Target {
     pub unused: bool,
     /// Another entry before this one is the same database: its run lock is ours already.
     pub same_as_earlier: bool,
+    /// Variables with another way to the same database, for the case that this one leads through a pooler.
+    pub direct: Vec<String>,
 }
 
 /// What one look at one database and its files found.
@@ -127,6 +129,7 @@ fn hint(kind: SqlErrorKind) -> Option<&'static str> {
         SqlErrorKind::Tls => Some("check sslmode and the certificate"),
         SqlErrorKind::ReadOnly => Some("use the address of the primary, with a role that may write"),
         SqlErrorKind::NoTable => Some("does the table's name have a prefix? --schema-migrations-table names it"),
+        SqlErrorKind::Full => Some("make room for the database, then run this again"),
         SqlErrorKind::Lost
         | SqlErrorKind::NoColumn
         | SqlErrorKind::Duplicate

@@ -122,7 +122,9 @@ pub enum SqlErrorKind {
     Duplicate,
     /// Another session holds a lock that the statement needs (SQLite: the file is busy).
     Locked,
-    /// Anything else: syntax, disk full, out of memory.
+    /// There is no room left: on the disk, in the table, for the role.
+    Full,
+    /// Anything else: syntax, a trigger that raises, out of memory.
     Other,
 }
 

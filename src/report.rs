@@ -322,10 +322,12 @@ impl End<'_> {
     }
 }
 
-/// Says how the migration ended, as soon as it is known: what was applied, what failed, what remains.
-pub fn tell_migration(run: &Run, reporter: &Reporter) {
+/// Says how the migration ended, as soon as it is known: what was applied, what failed, what remains; or that this was not
+/// `seen`, and is unknown.
+pub fn tell_migration(run: &Run, seen: bool, reporter: &Reporter) {
     let Some(Ended { exit, took, .. }) = &run.ended else { return };
     let how = match exit {
+        Exit::Code(0) if !seen => "ended well, but what it applied could not be looked at".to_owned(),
         Exit::Code(0) if run.pending() => "ended well, but left something pending".to_owned(),
         Exit::Code(0) => "ended well".to_owned(),
         Exit::Code(code) => format!("failed with exit code {code}"),
@@ -344,6 +346,7 @@ pub fn tell_migration(run: &Run, reporter: &Reporter) {
         for migration in &then.pending {
             let label = format!("{of}{} {}", migration.version, migration.name);
             match now.pending.iter().position(|pending| pending.version == migration.version) {
+                _ if !seen => reporter.item(&format!("unknown    {label}")),
                 None => reporter.item(&format!("applied    {label}")),
                 // Rails stops at the first that fails.
                 Some(0) if *exit != Exit::Code(0) => reporter.item(&format!("failed     {label}")),

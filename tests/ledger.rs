@@ -7,6 +7,8 @@
 mod mariadb;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "support/proxy.rs"]
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
@@ -15,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use mariadb::{Mariadb, MariadbOptions};
 use postgres::{PgBouncer, Postgres, PostgresOptions};
+use proxy::{Act, Proxy, When};
 use tempfile::TempDir;
-use unstuck::adapters::{self, ledger::Ledger};
+use unstuck::adapters::{self, ConnectOptions, ledger::Ledger};
 use unstuck::debt::{Digest, Entry, Home, Records};
 use unstuck::migrations::applied;
-use unstuck::ports::{Database as _, Lock, Look, Settlement, SqlErrorKind};
+use unstuck::ports::{Database as _, Lock, Look, Session, Settlement, SqlErrorKind};
 use unstuck::rails::{Database, Engine};
 use unstuck::secret::Secret;
 
@@ -441,6 +444,77 @@ fn a_connection_that_was_cut_is_opened_again_with_the_lock() {
     }
 }
 
+impl Place {
+    /// The same database through a proxy; PostgreSQL over TCP then.
+    fn behind(&self, proxy: &Proxy) -> Ledger {
+        let config =
+            Database { host: Some("127.0.0.1".into()), port: Some(proxy.port), password: None, ..self.config.clone() };
+        let password = self.config.password.clone();
+        adapters::open(Database { password, ..config }, BTreeMap::from([("HOME".into(), "/nonexistent".into())]))
+    }
+}
+
+/// All that a run does to a database, while one of its messages is lost, or the answer to it. What it did not hear of is done
+/// once all the same.
+fn cut_at_each_message(place: &mut Place, acts: &[Act]) {
+    place.initialise(&["1"]);
+    let proxy = Proxy::to(place.config.port.unwrap());
+    for metadata in [place.config.metadata_table.clone(), None] {
+        place.config.metadata_table = metadata;
+        for act in acts {
+            let mut message = 1;
+            loop {
+                place.sql("drop table if exists unstuck_debt");
+                let trap = proxy.on(When::Message(message), *act);
+                let mut ledger = place.behind(&proxy);
+                // A first connection is not tried again.
+                if ledger.look().is_ok() {
+                    run_through(&mut ledger, &format!("{act:?} at message {message}"));
+                }
+                if !trap.has_sprung() {
+                    break;
+                }
+                message += 1;
+            }
+            assert!(message > 15, "{message} messages");
+        }
+    }
+}
+
+fn run_through(ledger: &mut Ledger, at: &str) {
+    let done = (|| {
+        assert_eq!(ledger.try_lock()?, Lock::Taken);
+        ledger.write(&debt("c"), "three")?;
+        ledger.erase(&debt("c"))?;
+        ledger.write(&debt("a"), "one")?;
+        ledger.write(&debt("b"), "two")?;
+        // It does not wait, and may fail; whatever follows repairs that.
+        let _ = ledger.touch(&debt("a"), "one");
+        ledger.catalogue()?;
+        ledger.migrating()?;
+        let look = ledger.look()?;
+        assert_eq!(values(&look), ["one", "two"], "{at}");
+        assert!(ledger.settle(&settlement(&["1"], entries(&look), vec![]))?, "{at}");
+        let look = ledger.look()?;
+        assert_eq!(values(&look), [""; 0], "{at}");
+        assert!(look.records.of(APP).proved.is_some(), "{at}");
+        ledger.look()
+    })();
+    done.unwrap_or_else(|error| panic!("{at}: {error}"));
+}
+
+const CUTS: [Act; 3] = [Act::Reset, Act::Cut(0), Act::Cut(20)];
+
+#[test]
+fn cut_at_each_message_to_postgresql_it_is_done_all_the_same() {
+    cut_at_each_message(&mut on_postgres("cut_anywhere"), &CUTS);
+}
+
+#[test]
+fn cut_at_each_message_to_mariadb_it_is_done_all_the_same() {
+    cut_at_each_message(&mut on_mariadb(), &CUTS);
+}
+
 #[test]
 fn a_lock_that_another_run_took_meanwhile_is_not_ours_any_more() {
     let place = on_postgres("stolen");
@@ -630,19 +704,128 @@ fn what_cannot_be_written_to_is_known_by_looking() {
     ledger.write(&debt("a"), "x").unwrap();
 }
 
+impl Place {
+    /// The same database through a pooler.
+    fn pooled(&self, pooler: &PgBouncer) -> Self {
+        let options = BTreeMap::from([("sslmode".into(), "disable".into())]);
+        let config = Database {
+            host: Some("127.0.0.1".into()),
+            port: Some(pooler.port),
+            password: Some(Secret::new("secret")),
+            options,
+            ..self.config.clone()
+        };
+        Self { config, store: Store::Postgres }
+    }
+}
+
+/// A session that leaves its transactions to whichever server connection is next.
+fn session(place: &Place) -> Box<dyn Session> {
+    let options = ConnectOptions { connect_timeout: Duration::from_secs(10), application_name: "test".into() };
+    Box::new(adapters::postgres::connect(&place.config, &BTreeMap::new(), options).unwrap())
+}
+
 #[test]
-fn a_pooler_is_known_by_looking() {
-    let mut place = on_postgres("pooled");
-    place.initialise(&["1"]);
-    assert!(!place.open().look().unwrap().pooled);
+fn looks_and_records_go_through_a_pooler_whose_connections_rotate() {
+    let direct = on_postgres("pooled");
+    direct.initialise(&["1"]);
+    assert!(!direct.open().look().unwrap().pooled);
     let pooler = PgBouncer::in_front_of(server(), None);
-    place.config.host = Some("127.0.0.1".into());
-    place.config.port = Some(pooler.port);
-    place.config.password = Some(Secret::new("secret"));
-    place.config.options.insert("sslmode".into(), "disable".into());
-    let look = place.open().look().unwrap();
-    assert!(look.pooled);
-    assert_eq!(look.applied.len(), 1);
+    let place = direct.pooled(&pooler);
+
+    // Two transactions at once open two connections, which take turns from then on.
+    let (mut one, mut two) = (session(&place), session(&place));
+    let deadline = Duration::from_secs(20);
+    for sql in ["begin; select 1", "commit"] {
+        one.run(sql, deadline).unwrap();
+        two.run(sql, deadline).unwrap();
+    }
+    let mut pid = || one.run("select pg_backend_pid()", deadline).unwrap();
+    assert_ne!(pid(), pid(), "the pooler rotates");
+
+    let mut ledger = place.open();
+    for round in ["one", "two", "three"] {
+        let look = ledger.look().unwrap();
+        assert!(look.pooled);
+        assert_eq!((look.applied.len(), values(&look)), (1, vec![]));
+        ledger.write(&debt("a"), round).unwrap();
+        ledger.touch(&debt("a"), round).unwrap();
+        ledger.write(&debt("b"), "gone").unwrap();
+        ledger.erase(&debt("b")).unwrap();
+        ledger.catalogue().unwrap();
+        assert_eq!(ledger.migrating().unwrap(), [""; 0]);
+        let look = ledger.look().unwrap();
+        assert_eq!(values(&look), [round]);
+        assert!(!ledger.settle(&settlement(&["2"], entries(&look), vec![])).unwrap());
+        assert!(ledger.settle(&settlement(&["1"], entries(&look), vec![])).unwrap());
+        assert_eq!(values(&direct.open().look().unwrap()), [""; 0]);
+    }
+    drop(two);
+}
+
+#[test]
+fn a_lock_that_a_pooler_kept_is_named_with_its_session_and_the_way_out() {
+    let place = on_postgres("orphaned");
+    place.initialise(&["1"]);
+    let pooler = PgBouncer::in_front_of(server(), None);
+    let rails = 2_053_462_845_u64 * u64::from(crc32fast::hash(b"orphaned"));
+    let mut client = session(&place.pooled(&pooler));
+    let deadline = Duration::from_secs(20);
+    let locks = format!("select pg_advisory_lock({rails}), pg_advisory_lock(1970172788, 1), pg_backend_pid()");
+    let pid = client.run(&locks, deadline).unwrap()[0].get(0, 2).unwrap().to_owned();
+    drop(client);
+
+    let mut ledger = place.open();
+    ledger.look().unwrap();
+    let mut holders = || {
+        let Lock::Held(who) = ledger.try_lock().unwrap() else { panic!("the lock is free") };
+        [ledger.migrating().unwrap().concat(), who]
+    };
+    let named = [format!("session {pid} (test, local, since "), format!("`select pg_terminate_backend({pid})`")];
+    let until = Instant::now() + Duration::from_mins(1);
+    loop {
+        let found = holders();
+        assert!(found.iter().all(|who| who.starts_with(&named[0])), "{found:?}");
+        if found.iter().all(|who| who.contains(", idle since ") && who.contains(&named[1])) {
+            break;
+        }
+        assert!(Instant::now() < until, "{found:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    place.sql(&format!("select pg_terminate_backend({pid}, 10000)"));
+    assert_eq!((ledger.migrating().unwrap(), ledger.try_lock().unwrap()), (vec![], Lock::Taken));
+}
+
+#[test]
+fn a_mariadb_lock_is_named_whoever_holds_it_and_however_long() {
+    let place = on_mariadb();
+    place.initialise(&["1"]);
+    place.sql("create user bob identified by 'sesame'; grant all on app.* to bob");
+    let rails = 2_053_462_845_u64 * u64::from(crc32fast::hash(b"app"));
+    let locks = format!("select get_lock('{rails}', 0), get_lock(concat('unstuck:', crc32(database())), 0)");
+    let mut ledger = place.open();
+    ledger.look().unwrap();
+    for (user, wanted) in [("bob", "(of another user)"), ("ann", "` frees it")] {
+        let mut client = Mariadb::client();
+        client.args(["--host=127.0.0.1", "--skip-ssl", "--unbuffered", "app"]).env("MYSQL_PWD", Mariadb::PASSWORD);
+        client.args([format!("--user={user}"), format!("--port={}", place.config.port.unwrap())]);
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        std::io::Write::write_all(client.stdin.as_mut().unwrap(), format!("{locks};\n").as_bytes()).unwrap();
+        let until = Instant::now() + Duration::from_mins(1);
+        loop {
+            let mut found = ledger.migrating().unwrap();
+            if let (1, Lock::Held(who)) = (found.len(), place.open().try_lock().unwrap()) {
+                found.push(who);
+            }
+            if found.len() == 2 && found.iter().all(|who| who.starts_with("session ") && who.contains(wanted)) {
+                break;
+            }
+            assert!(Instant::now() < until, "{user}: {found:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        drop(client.stdin.take());
+        client.wait().unwrap();
+    }
 }
 
 #[test]

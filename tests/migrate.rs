@@ -197,46 +197,9 @@ fn a_signal_before_anything_ran_leaves_nothing() {
     assert_eq!(scene.debts(), [""; 0]);
 }
 
-#[test]
-fn another_apps_debt_in_a_copied_database_is_not_ours() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.sql(
-        "insert into ar_internal_metadata values ('unstuck:debt:00000000-0000-0000-0000-000000000000:0123456789abcdef',
-         '{\"v\":1,\"ph\":\"D\",\"ep\":\"-\",\"from\":\"00000000\",\"n\":1,\"tag\":\"01234567\",\"by\":\"other\"}',
-         datetime(), datetime())",
-    );
-    let before = scene.ids("web");
-    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
-    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
-    assert_eq!(scene.ids("web"), before);
-    assert_eq!(scene.debts().len(), 1, "it stays");
-}
-
 fn plant(scene: &Scene, value: &str) {
     let key = format!("unstuck:debt:{}:0123456789abcdef", scene.standin.app_id());
     scene.sql(&format!("insert into ar_internal_metadata values ('{key}', '{value}', datetime(), datetime())"));
-}
-
-#[test]
-fn a_record_of_a_newer_unstuck_is_not_touched() {
-    let scene = Scene::new();
-    scene.settled();
-    plant(&scene, r#"{"v":2,"what":"ever"}"#);
-    scene.unstuck(&["migrate", "--json"]).code(5);
-    assert_eq!(scene.debts().len(), 1);
-}
-
-#[test]
-fn a_record_that_cannot_be_read_is_owed_and_stays_until_it_is_named() {
-    let scene = Scene::new();
-    scene.settled();
-    plant(&scene, "rubbish");
-    let ran = scene.unstuck(&["migrate", "--json"]).code(4);
-    assert!(ran.err.contains("--assume-dead 0123456789abcdef"), "{ran:?}");
-    assert_eq!(scene.debts(), ["rubbish"]);
-    scene.unstuck(&["restart", "--assume-dead", "0123456789abcdef"]).code(0);
-    assert_eq!(scene.debts(), [""; 0]);
 }
 
 #[test]

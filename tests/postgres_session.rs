@@ -2,20 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "what cannot be had fails the test")]
 
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/postgres.rs"]
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use proxy::Proxy;
 use support::{Certificate, Certificates, PgBouncer, Postgres, PostgresOptions};
 use unstuck::adapters::ConnectOptions;
 use unstuck::adapters::postgres::{PostgresSession, connect};
@@ -445,39 +447,15 @@ fn a_session_that_the_server_ends_is_lost_and_stays_so() {
     assert_eq!(session.run("SELECT 1", DEADLINE).unwrap_err(), error);
 }
 
-/// Passes bytes on between a client and the server until it is told to keep them.
-fn proxy(port: u16) -> (u16, Arc<AtomicBool>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let (own_port, silent) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
-    let told = silent.clone();
-    thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
-                let told = told.clone();
-                thread::spawn(move || {
-                    let mut buffer = [0; 4096];
-                    while let Ok(n @ 1..) = from.read(&mut buffer) {
-                        if !told.load(Ordering::SeqCst) && to.write_all(&buffer[..n]).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-        }
-    });
-    (own_port, silent)
-}
-
 #[test]
 fn a_server_that_goes_silent_is_lost_by_the_deadline() {
-    let (port, silent) = proxy(shared().port);
-    let mut session = open(&database("127.0.0.1", port)).unwrap();
+    let proxy = Proxy::to(shared().port);
+    let mut session = open(&database("127.0.0.1", proxy.port)).unwrap();
     assert_eq!(value(&mut session, "SELECT 1"), "1");
-    silent.store(true, Ordering::SeqCst);
+    proxy.stall();
     let error = session.run("SELECT 1", Duration::from_millis(100)).unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (SqlErrorKind::Lost, "the server did not answer within 100.0ms"));
-    silent.store(false, Ordering::SeqCst);
+    proxy.pass();
     assert_eq!(session.run("SELECT 1", DEADLINE).unwrap_err(), error);
 }
 

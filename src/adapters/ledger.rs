@@ -28,6 +28,9 @@ pub(super) const RAILS_SALT: u64 = 2_053_462_845;
 /// A lost connection is opened again for this long before it is given up: a fail-over takes its time.
 const REVIVAL: Duration = Duration::from_secs(30);
 
+/// The longest pause between two attempts. A server that merely has to notice the end of the old session needs less.
+const REVIVAL_PAUSE: Duration = Duration::from_millis(500);
+
 /// One statement of ours takes milliseconds; a server that needs longer than this is gone.
 const STATEMENT: Duration = Duration::from_secs(30);
 
@@ -43,6 +46,8 @@ pub struct Ledger {
     /// SQLite has no session lock: a lock file beside the database stands in for it.
     file_lock: Option<FileLock>,
     locked: bool,
+    /// The server did not come back when it was last waited for: from then on it is tried, not waited for.
+    given_up: bool,
     /// Which tables are there, since the last look.
     tables: Tables,
     /// The database's name as the server knows it, from which Rails derives its lock.
@@ -65,6 +70,7 @@ impl Ledger {
             access: sqlite::Access::Read,
             file_lock: None,
             locked: false,
+            given_up: false,
             tables: Tables::default(),
             database: String::new(),
         }
@@ -95,13 +101,20 @@ impl Ledger {
     }
 
     /// Opens a new connection, and takes the run lock again if we held it: for a while, since the server may not have
-    /// noticed yet that the old connection is gone.
+    /// noticed yet that the old connection is gone. A password that is not accepted any more will not be.
     fn revive(&mut self) -> Result<(), SqlError> {
-        let deadline = Instant::now() + REVIVAL;
+        let deadline = Instant::now() + if self.given_up { Duration::ZERO } else { REVIVAL };
+        let mut pause = Duration::from_millis(10);
         loop {
             match self.reconnect() {
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(500)),
-                answer => return answer,
+                Err(error) if error.kind != SqlErrorKind::Denied && Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(REVIVAL_PAUSE);
+                }
+                answer => {
+                    self.given_up = answer.is_err();
+                    return answer;
+                }
             }
         }
     }
@@ -307,20 +320,33 @@ impl Ledger {
         [(Home::Metadata, metadata), (Home::Own, own)].into_iter().filter_map(|(home, there)| there.then_some(home))
     }
 
-    /// Our own table would show up in a schema dump, so it goes as soon as it is empty.
-    fn drop_own_if_empty(&mut self) -> Result<(), SqlError> {
+    /// Our own table would show up in a schema dump, so it goes as soon as it is empty. One that has to stay is no failure:
+    /// what it held is settled already.
+    fn drop_own_if_empty(&mut self) {
         if !self.tables.own {
-            return Ok(());
+            return;
         }
+        match self.surely(Self::drop_own) {
+            Ok(dropped) => self.tables.own = !dropped,
+            Err(error) => {
+                self.take_back();
+                // The answer to the first attempt was lost.
+                self.tables.own = error.kind != SqlErrorKind::NoTable;
+            }
+        }
+    }
+
+    /// Whether it was empty, and is gone.
+    fn drop_own(&mut self) -> Result<bool, SqlError> {
         let table = self.table(Home::Own);
         let left = self.send(
             &(self.begin(sql::begin_read(self.config.engine)) + &format!("select count(*) from {table}; commit")),
         )?;
-        if cell(&left, 0, 0, 0) == Some("0") {
+        let empty = cell(&left, 0, 0, 0) == Some("0");
+        if empty {
             self.transact(&format!("drop table {table}; "))?;
-            self.tables.own = false;
         }
-        Ok(())
+        Ok(empty)
     }
 
     fn settle_once(&mut self, settlement: &Settlement, home: Home) -> Result<bool, SqlError> {
@@ -405,8 +431,10 @@ impl Database for Ledger {
                     answer => drop(answer?),
                 }
             }
-            ledger.drop_own_if_empty()
-        })
+            Ok(())
+        })?;
+        self.drop_own_if_empty();
+        Ok(())
     }
 
     fn touch(&mut self, key: &str, value: &str) -> Result<(), SqlError> {
@@ -424,14 +452,14 @@ impl Database for Ledger {
 
     fn settle(&mut self, settlement: &Settlement) -> Result<bool, SqlError> {
         self.for_writing()?;
-        self.surely(|ledger| {
-            let done = ledger.in_a_home(|ledger, home| {
+        let done = self.surely(|ledger| {
+            ledger.in_a_home(|ledger, home| {
                 ledger.make(home)?;
                 ledger.settle_once(settlement, home).inspect_err(|_| ledger.take_back())
-            })?;
-            ledger.drop_own_if_empty()?;
-            Ok(done)
-        })
+            })
+        })?;
+        self.drop_own_if_empty();
+        Ok(done)
     }
 
     fn catalogue(&mut self) -> Result<String, SqlError> {
@@ -682,22 +710,39 @@ mod sql {
         }
     }
 
+    /// PostgreSQL's words for the session `a`. A pooler keeps a session, and so its locks, when the client has gone. Nothing
+    /// tells that from a client that is at work elsewhere, but that it stays idle for longer than our heartbeat.
+    const SESSION: &str = "format('session %s (%s, %s, since %s)%s', a.pid, coalesce(nullif(a.application_name, ''), 'no \
+        name'), coalesce(host(a.client_addr), 'local'), to_char(a.backend_start at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS \
+        \"UTC\"'), case when a.state = 'idle' and a.state_change < clock_timestamp() - interval '15 seconds' then \
+        format(', idle since %s: if no run is alive there, a pooler has kept its lock, and `select \
+        pg_terminate_backend(%s)` frees it', to_char(a.state_change at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS \
+        \"UTC\"'), a.pid) end)";
+
+    /// The same of MySQL, for the session `l.id`. Without the PROCESS right, another user's session is no more than a number.
+    const MYSQL_SESSION: &str = "coalesce(concat('session ', p.id, ' (', p.user, ' from ', p.host, ')', if(p.command = \
+        'Sleep' and p.time > 15, concat(', idle for ', p.time, ' s: if no run is alive there, a pooler has kept its lock, \
+        and `kill ', p.id, '` frees it'), '')), concat('session ', l.id, ' (of another user)'))";
+
     /// One column: who holds the run lock, for people.
     pub fn lock_holder(engine: Engine) -> String {
         match engine {
             Engine::Postgresql => format!(
-                "select format('session %s (%s, %s, since %s)', a.pid, nullif(a.application_name, ''), \
-                 coalesce(host(a.client_addr), 'local'), to_char(a.backend_start at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS \
-                 \"UTC\"')) from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted \
-                 and l.classid = {LOCK_CLASS} and l.objid = {LOCK_OBJECT} and l.objsubid = 2 and l.database = (select oid \
-                 from pg_database where datname = current_database())"
+                "select {SESSION} from pg_locks l join pg_stat_activity a using (pid) where l.locktype = 'advisory' and \
+                 l.granted and l.classid = {LOCK_CLASS} and l.objid = {LOCK_OBJECT} and l.objsubid = 2 and l.database = \
+                 (select oid from pg_database where datname = current_database())"
             ),
-            Engine::Mysql => "select concat('session ', p.id, ' (', p.user, ' from ', p.host, ')') from \
-                              information_schema.processlist p where p.id = is_used_lock(concat('unstuck:', \
-                              crc32(database())))"
-                .into(),
+            Engine::Mysql => mysql_holder("concat('unstuck:', crc32(database()))"),
             Engine::Sqlite => String::new(),
         }
+    }
+
+    /// The session, if any but ours, that holds the lock of this name.
+    fn mysql_holder(name: &str) -> String {
+        format!(
+            "select {MYSQL_SESSION} from (select is_used_lock({name}) as id) l left join information_schema.processlist p \
+             on p.id = l.id where l.id <> connection_id()"
+        )
     }
 
     /// The beginning of a statement, after spaces and the comments that Rails' query log tags put there.
@@ -707,16 +752,16 @@ mod sql {
     pub fn migrating(engine: Engine, key: u64) -> String {
         match engine {
             Engine::Postgresql => format!(
-                "select format('session %s (%s, %s)', a.pid, a.application_name, coalesce(host(a.client_addr), 'local')) \
-                 from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid() and \
+                "select {SESSION} from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid() and \
                  (a.application_name like 'unstuck/%' or a.pid in (select l.pid from pg_locks l where l.locktype = \
                  'advisory' and l.granted and l.objsubid = 1 and l.database = (select oid from pg_database where datname = \
                  current_database()) and ((l.classid::bigint << 32) | l.objid::bigint) = {key}))"
             ),
             Engine::Mysql => format!(
-                "select concat('session ', p.id, ' (', p.user, ' from ', p.host, ')') from information_schema.processlist \
-                 p where p.id <> connection_id() and (p.id = is_used_lock('{key}') or (p.db = database() and p.command = \
-                 'Query' and p.info regexp '{BEGINS}(alter|create|drop|rename|truncate)[[:space:]]'))"
+                "{} union select concat('session ', p.id, ' (', p.user, ' from ', p.host, ')') from \
+                 information_schema.processlist p where p.id <> connection_id() and p.db = database() and p.command = \
+                 'Query' and p.info regexp '{BEGINS}(alter|create|drop|rename|truncate)[[:space:]]'",
+                mysql_holder(&format!("'{key}'"))
             ),
             Engine::Sqlite => String::new(),
         }

@@ -269,6 +269,7 @@ fn kind(error: ffi::Error, message: &str) -> SqlErrorKind {
         (ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _) => SqlErrorKind::Locked,
         (ErrorCode::OperationInterrupted, _) => SqlErrorKind::Lost,
         (ErrorCode::ReadOnly | ErrorCode::PermissionDenied, _) => SqlErrorKind::ReadOnly,
+        (ErrorCode::DiskFull, _) => SqlErrorKind::Full,
         (ErrorCode::CannotOpen, _) => SqlErrorKind::Unreachable,
         (_, ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_ROWID) => {
             SqlErrorKind::Duplicate

@@ -1,5 +1,6 @@
 //! What Rails would connect to: `config/database.yml` and the environment, resolved as Active Record resolves them, without Ruby.
 
+mod direct;
 pub mod erb;
 pub mod migration;
 mod resolve;
@@ -9,6 +10,7 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 
+pub use self::direct::direct_variables;
 pub use self::resolve::{Sources, environment, resolve};
 pub use self::version::RailsVersion;
 use crate::secret::Secret;

@@ -23,6 +23,8 @@ mod signals;
 mod mariadb;
 #[path = "../support/postgres.rs"]
 mod postgres;
+#[path = "../support/proxy.rs"]
+mod proxy;
 #[path = "../support/scene.rs"]
 mod scene;
 #[path = "../support/servers.rs"]
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
     let mut trials: Vec<Trial> = faults().map(trial).collect();
     trials.push(Trial::test("the documents hold this table", documented));
     let conclusion = libtest_mimic::run(&arguments, trials);
+    database::stop_servers();
     if !listed {
         println!("{}", results());
     }

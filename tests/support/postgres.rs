@@ -64,19 +64,29 @@ impl Postgres {
             options.settings.join("\n"),
         );
         write(&data.join("postgresql.auto.conf"), &settings);
+        Self { server: Server::postgres(&dir), socket_dir: dir, port, _reserved: reserved }
+    }
 
-        let server = Server::start(
-            &dir,
-            // pg_ctl waits until the server answers. What it starts must not hold the pipe that is read here.
-            &format!(
-                "{owner} {pg_ctl} --wait --silent -D data -l log start >&2 || {{ cat log >&2; exit 1; }}; echo ready; \
-                 cat >/dev/null; {owner} {pg_ctl} --silent -D data -m immediate stop",
-                owner = owner_words().join(" "),
-                pg_ctl = program("pg_ctl"),
-            ),
-            "ready",
-        );
-        Self { socket_dir: dir, port, _reserved: reserved, server }
+    /// A follower of this server, as it is now. `hba` must have let its superuser replicate.
+    pub fn follower(&self) -> Self {
+        let dir = owned_folder();
+        let data = dir.join("data");
+        let mut copy = as_owner(&program("pg_basebackup"));
+        copy.arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+            "--no-sync",
+            "-h",
+        ]);
+        succeed(copy.arg(&self.socket_dir).args(["-p", &self.port.to_string()]));
+        let reserved = Reserved::new().unwrap();
+        let port = reserved.port;
+        let settings = fs::read_to_string(data.join("postgresql.auto.conf")).unwrap();
+        let own = format!("port = {port}\nunix_socket_directories = '{}'\n", dir.display());
+        write(&data.join("postgresql.auto.conf"), &(settings + &own));
+        Self { server: Server::postgres(&dir), socket_dir: dir, port, _reserved: reserved }
     }
 
     /// A URL over TCP, as `postgres`.
@@ -165,7 +175,7 @@ impl PgBouncer {
             &format!(
                 "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
                  unix_socket_dir = {}\nauth_type = plain\nauth_file = {}/users\npool_mode = transaction\n\
-                 default_pool_size = 2\nmax_client_conn = 100\nlog_connections = 0\nlog_disconnections = 0\n\
+                 default_pool_size = 2\nserver_round_robin = 1\nmax_client_conn = 100\nlog_connections = 0\nlog_disconnections = 0\n\
                  log_stats = 0\n{tls}",
                 postgres.socket_dir.display(),
                 postgres.port,
@@ -193,6 +203,18 @@ struct Server {
 }
 
 impl Server {
+    /// The cluster in `dir`.
+    fn postgres(dir: &Path) -> Self {
+        // pg_ctl waits until the server answers. What it starts must not hold the pipe that is read here.
+        let script = format!(
+            "{owner} {pg_ctl} --wait --silent -D data -l log start >&2 || {{ cat log >&2; exit 1; }}; echo ready; cat \
+             >/dev/null; {owner} {pg_ctl} --silent -D data -m immediate stop",
+            owner = owner_words().join(" "),
+            pg_ctl = program("pg_ctl"),
+        );
+        Self::start(dir, &script, "ready")
+    }
+
     /// Runs `script` in `dir` with its standard input open, and returns when it has said `ready`.
     fn start(dir: &Path, script: &str, ready: &str) -> Self {
         let mut shell = Command::new("sh")

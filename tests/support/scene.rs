@@ -126,12 +126,8 @@ impl Scene {
         let root = TempDir::new().expect("a directory");
         fs::create_dir_all(root.path().join("bin")).expect("bin");
         fs::create_dir_all(root.path().join("db/migrate")).expect("db/migrate");
-        let client = format!("#!/bin/bash\nexec {} \"$1\"\n", store.client);
-        for (name, script) in [("bin/rails", RAILS), ("bin/sql", &client)] {
-            let path = root.path().join(name);
-            fs::write(&path, script).expect("a script");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable");
-        }
+        write_script(&root.path().join("bin/rails"), RAILS);
+        write_script(&root.path().join("bin/sql"), &client(store));
         fs::write(root.path().join("db/tables.sql"), store.tables()).expect("tables");
         let standin = Standin::start(Options { token: TOKEN.into(), ..options }).expect("a stand-in");
         assert!(standin.wait_until_up(Duration::from_secs(10)), "the dynos come up");
@@ -149,6 +145,13 @@ impl Scene {
             ("UNSTUCK_LOCK_TIMEOUT".to_owned(), "20s".to_owned()),
         ]);
         Self { root, standin, env }
+    }
+
+    /// From now on the scripts and we talk to this database, whatever `unstuck` does.
+    pub fn talk_to(&self, store: &Store) {
+        // Under a new name first: a running script may be about to start it.
+        write_script(&self.path("bin/sql.new"), &client(store));
+        fs::rename(self.path("bin/sql.new"), self.path("bin/sql")).expect("a script");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -281,6 +284,15 @@ impl Scene {
     }
 }
 
+fn client(store: &Store) -> String {
+    format!("#!/bin/bash\nexec {} \"$1\"\n", store.client)
+}
+
+fn write_script(path: &Path, script: &str) {
+    fs::write(path, script).expect("a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("an executable");
+}
+
 pub fn wait_for_file(path: &Path) {
     for _ in 0..2_000 {
         if path.exists() {
@@ -306,6 +318,10 @@ impl Running {
         let pid = i32::try_from(self.0.id()).expect("a pid");
         // SAFETY: kill takes two integers and touches no memory of ours.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
     }
 
     pub fn end(self) -> Ran {

@@ -1,17 +1,40 @@
-//! Database servers as scenes see them: a fresh database for each scene, and what only SQL of the engine's own can do.
+//! What the two kinds of servers have in common for a scene: a fresh database, and the same deeds in their own words.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::process::Command;
 
 use crate::mariadb::Mariadb;
 use crate::postgres::{Postgres, program};
 use crate::scene::Store;
 
+/// A server, and a fresh database for each story.
 pub trait Server {
-    /// A fresh database of this name.
     fn store(&self, database: &str) -> Store;
+
+    fn port(&self) -> u16;
+
+    /// Runs SQL as the server's administrator, in `database`.
+    fn administer(&self, database: &str, sql: &str) -> String;
+
+    /// A copy of `database` as SQL.
+    fn dump(&self, database: &str) -> String;
+
+    /// Fills the empty `database` with a copy.
+    fn restore(&self, database: &str, copy: &str) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), copy).expect("a file");
+        let client = format!("{} < {}", self.reader(database), file.path().display());
+        let output = Command::new("sh").args(["-c", &client]).output().expect("sh");
+        assert!(output.status.success(), "{client}: {output:?}");
+    }
+
+    /// The stock client, reading from its standard input.
+    fn reader(&self, database: &str) -> String;
+
     /// A script that ends every session of `unstuck` in the scene's database.
     const CUT: &'static str;
-    /// Takes Rails' own migration lock, and gives it back after two seconds.
+    /// Takes Rails' own migration lock, waits for two seconds, and gives it back.
     const HOLD_RAILS_LOCK: &'static str;
     /// Takes two seconds, within any statement.
     const SLEEP: &'static str;
@@ -27,6 +50,26 @@ impl Server for Postgres {
             key: "key",
             moment: "timestamp(6)",
         }
+    }
+
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn administer(&self, database: &str, sql: &str) -> String {
+        let conninfo = format!("host={} port={} user=postgres dbname={database}", self.socket_dir.display(), self.port);
+        Self::psql(&conninfo, &[], sql).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn dump(&self, database: &str) -> String {
+        let mut dump = Command::new(program("pg_dump"));
+        dump.arg("-h").arg(&self.socket_dir).args(["-p", &self.port.to_string(), "-U", "postgres", database]);
+        said(&mut dump)
+    }
+
+    fn reader(&self, database: &str) -> String {
+        let (psql, dir, port) = (program("psql"), self.socket_dir.display(), self.port);
+        format!("{psql} -Xq -v ON_ERROR_STOP=1 -h {dir} -p {port} -U postgres -d {database}")
     }
 
     const CUT: &'static str = r#"sql "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()
@@ -49,12 +92,36 @@ impl Server for Mariadb {
         }
     }
 
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn administer(&self, database: &str, sql: &str) -> String {
+        self.sql(&format!("use {database}; {sql}")).trim().to_owned()
+    }
+
+    fn dump(&self, database: &str) -> String {
+        let mut dump = Command::new("mariadb-dump");
+        dump.args(["--no-defaults", "--skip-ssl", "-u", "root", "-S"]).arg(&self.socket).arg(database);
+        said(&mut dump)
+    }
+
+    fn reader(&self, database: &str) -> String {
+        format!("mariadb --no-defaults --skip-ssl -u root -S {} {database}", self.socket.display())
+    }
+
     const CUT: &'static str = r#"for id in $(sql "select id from information_schema.processlist where db = database() and
                                id <> connection_id()"); do sql "kill $id"; done"#;
 
     const HOLD_RAILS_LOCK: &'static str = "select get_lock(concat(2053462845 * KEY), 0), sleep(2)";
 
     const SLEEP: &'static str = "sleep(2)";
+}
+
+fn said(command: &mut Command) -> String {
+    let output = command.output().expect("a stock client");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// The checksum that Rails multiplies to get its lock's number, bit by bit.

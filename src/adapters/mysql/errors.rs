@@ -23,6 +23,8 @@ fn kind(code: u16, message: &str) -> SqlErrorKind {
         // The table, the server, the transaction or InnoDB is read-only; a global read lock.
         1036 | 1223 | 1290 | 1792 | 1836 | 1874 => SqlErrorKind::ReadOnly,
         1022 | 1062 | 1586 => SqlErrorKind::Duplicate,
+        // The disk, or a table of a bounded size.
+        1021 | 1114 => SqlErrorKind::Full,
         // Waited too long for a lock, deadlock, NOWAIT.
         1205 | 1213 | 3572 => SqlErrorKind::Locked,
         // Shutting down, killed, network trouble as the server saw it, idle too long.
@@ -48,6 +50,7 @@ mod tests {
             (1290, "The server is running with the --read-only option", SqlErrorKind::ReadOnly),
             (1049, "Unknown database 'x'", SqlErrorKind::Unreachable),
             (1062, "Duplicate entry '1' for key 'PRIMARY'", SqlErrorKind::Duplicate),
+            (1114, "The table 'a' is full", SqlErrorKind::Full),
             (1205, "Lock wait timeout exceeded; try restarting transaction", SqlErrorKind::Locked),
             (1053, "Server shutdown in progress", SqlErrorKind::Lost),
             (1064, "You have an error in your SQL syntax", SqlErrorKind::Other),

@@ -98,6 +98,7 @@ pub(super) fn statement_error(error: &tokio_postgres::Error) -> SqlError {
         "23505" => SqlErrorKind::Duplicate,
         "55P03" => SqlErrorKind::Locked,
         "3D000" => SqlErrorKind::Unreachable,
+        "53100" => SqlErrorKind::Full,
         _ => match code.get(..2) {
             Some("08") => SqlErrorKind::Lost,
             Some("28") => SqlErrorKind::Denied,
