@@ -13,6 +13,7 @@ pub use self::pre_push::pre_push;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
 use crate::adapters::child::ChildRunner;
+use crate::adapters::credentials;
 use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
 use crate::args::{self, Args};
@@ -72,7 +73,8 @@ fn act(
     let release_phase = rules.place.is_release();
     let app_id = settings.own_app_id();
     let mut run = Run::new(intent, run_id()?, settings.types.value.clone(), facts, app_id);
-    let mut world = World::new(rules, targets, reach(settings), &mut runner, &clock, interrupt.clone(), reporter);
+    let mut world =
+        World::new(rules, targets, reach(settings, reporter), &mut runner, &clock, interrupt.clone(), reporter);
     warn_of_sqlite_on_a_dyno(settings, &run, &world.targets, reporter);
 
     if world.rules.wait {
@@ -194,7 +196,7 @@ pub fn status(settings: &Settings, args: &args::Status, reporter: &Reporter) -> 
     let mut app = settings.app().ok().flatten().map(|app| app.value);
     let mut list = None;
     let mut preboot_note = None;
-    match reach(settings)() {
+    match reach(settings, reporter)() {
         Err(error) if error.kind == Kind::Refused => {
             reporter.warn(&format!("the dynos are not shown: {}", error.message));
         }
@@ -350,21 +352,23 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
         }));
         return Ok(0);
     }
-    let row = |name: &str, value: &str, from: &str| reporter.result(format!("{name:24} {value:30} {from}").trim_end());
     let clean = crate::report::clean;
-    row("directory", &clean(&settings.root.to_string_lossy()), "");
-    row("environment", &clean(&settings.rails_env()), "");
+    let row = |name: &str, value: &str, from: &str| {
+        reporter.result(clean(format!("{name:24} {value:30} {from}").trim_end()).as_str());
+    };
+    row("directory", &settings.root.to_string_lossy(), "");
+    row("environment", &settings.rails_env(), "");
     row("configuration file", settings.file().unwrap_or("none"), "");
     for database in &databases {
         let document = database_document(database);
         let text = |key: &str| match &document[key] {
-            Value::String(text) => clean(text),
+            Value::String(text) => text.clone(),
             Value::Null => "-".to_owned(),
-            Value::Array(words) => words.iter().filter_map(Value::as_str).map(clean).collect::<Vec<_>>().join(", "),
+            Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
             other => other.to_string(),
         };
         reporter.result("");
-        row(&format!("database {}", clean(&database.name)), &clean(&database.adapter), &clean(&database.from));
+        row(&format!("database {}", database.name), &database.adapter, &database.from);
         for key in [
             "host",
             "port",
@@ -380,10 +384,10 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
     }
     reporter.result("");
     match settings.app()? {
-        Some(app) => row("app", &clean(&app.value), &clean(&app.from)),
+        Some(app) => row("app", &app.value, &app.from),
         None => row("app", "-", "not configured"),
     }
-    row("command", &clean(&settings.command.value.join(" ")), &clean(&settings.command.from));
+    row("command", &settings.command.value.join(" "), &settings.command.from);
     row("restart.types", &settings.types.value.names().join(", "), &settings.types.from);
     row("restart.policy", settings.policy.value.name(), &settings.policy.from);
     row("restart.strategy", settings.strategy.value.name(), &settings.strategy.from);
@@ -532,19 +536,22 @@ fn runner(settings: &Settings, reporter: &Reporter, interrupt: Interrupt) -> Chi
 }
 
 /// The way to the API: taken only when something is pending, owed or to be shown.
-fn reach(settings: &Settings) -> Reach {
-    let settings = settings.clone();
+fn reach(settings: &Settings, reporter: &Reporter) -> Reach {
+    let (settings, reporter) = (settings.clone(), reporter.clone());
     Box::new(move || {
         let Some(app) = settings.app()? else {
             return Err(Error::new(Kind::Refused, "it is not known which Heroku app this is")
                 .hint("give --app APP or --remote REMOTE, or set UNSTUCK_APP, or `app:` in .unstuck.yml"));
         };
-        let Some((token, _)) = settings.token()? else {
+        let Some((token, from)) = settings.token()? else {
             return Err(Error::new(Kind::Refused, "no credentials for Heroku's API were given").hint(
                 "heroku authorizations:create -s read,write --description unstuck, then set its token as HEROKU_API_KEY; \
                  on a laptop `heroku login` will do",
             ));
         };
+        if let Some(warning) = credentials::exposure(&settings.env, &from) {
+            reporter.warn(&warning);
+        }
         let options =
             HerokuOptions { host: settings.host()?, token, app: app.value, timeout: settings.timeouts.api.value };
         let heroku = Heroku::new(options, &settings.env)?;

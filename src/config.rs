@@ -4,10 +4,13 @@
 //! it comes from. Everything is checked here as a whole, before anything is asked or done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::adapters::{self, credentials, git, heroku};
 use crate::args::{Common, How};
@@ -200,6 +203,9 @@ impl Timeouts {
     }
 }
 
+/// No configuration of ours is longer.
+const MAX_FILE_BYTES: usize = 16 << 10;
+
 /// `.unstuck.yml`, as written. An unknown key is an error.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,11 +225,33 @@ struct File {
 }
 
 /// One string or a list of strings.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone)]
 enum Words {
     One(String),
     Many(Vec<String>),
+}
+
+/// Not derived as an untagged enum, whose error names no key.
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<Words, E> {
+                Ok(Words::One(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, words: A) -> Result<Words, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(words)).map(Words::Many)
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -555,10 +583,11 @@ impl Source<'_> {
     }
 }
 
-/// A value that cannot be: wrong usage when it was typed, a bad file or variable otherwise.
+/// A value that cannot be: wrong usage when it was typed, a bad file or variable otherwise. It is not quoted: it may be a
+/// token in the wrong place.
 fn bad(text: &Sourced<String>, what: &str) -> Error {
     let kind = if text.from.starts_with("--") { Kind::Usage } else { Kind::Input };
-    Error::new(kind, format!("{}: `{}` {what}", text.from, text.value))
+    Error::new(kind, format!("{}: the value {what}", text.from))
 }
 
 /// `500ms`, `10s`, `2m`, `1h`.
@@ -580,17 +609,24 @@ impl File {
     fn load(common: &Common, root: &Path) -> Result<Self> {
         let path = common.config.clone().unwrap_or_else(|| root.join(".unstuck.yml"));
         let shown = if common.config.is_some() { path.display().to_string() } else { ".unstuck.yml".to_owned() };
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
+        match adapters::files::read_configuration(&path) {
+            Ok(bytes) => Self::parse(&bytes, &shown),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && common.config.is_none() => {
-                return Ok(Self::default());
+                Ok(Self::default())
             }
-            Err(error) => return Err(Error::new(Kind::Input, format!("cannot read {shown}")).because(error)),
-        };
-        Self::parse(&text, &shown)
+            Err(error) => Err(Error::new(Kind::Input, format!("cannot read {shown}")).because(error)),
+        }
     }
 
-    fn parse(text: &str, shown: &str) -> Result<Self> {
+    fn parse(bytes: &[u8], shown: &str) -> Result<Self> {
+        // The parser takes minutes for a megabyte of brackets.
+        if bytes.len() > MAX_FILE_BYTES {
+            return Err(Error::new(Kind::Input, format!("{shown}: is longer than {MAX_FILE_BYTES} bytes")));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| {
+            let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
+            Error::new(Kind::Input, format!("{shown}:{line}: is not UTF-8"))
+        })?;
         // An empty file, or one of comments only, is no mapping but a null.
         let parsed: Result<Option<Self>, _> = serde_yaml::from_str(text);
         match parsed {
@@ -598,11 +634,23 @@ impl File {
             Err(error) => {
                 let place = error.location().map_or(String::new(), |at| format!(":{}", at.line()));
                 let message = error.to_string();
-                let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+                let message = without_value(message.split(" at line ").next().unwrap_or_default());
                 Err(Error::new(Kind::Input, format!("{shown}{place}: {message}"))
                     .hint("`unstuck config --help` and the README name the keys"))
             }
         }
+    }
+}
+
+/// A message of serde without what it quotes of a wrong value: `key: invalid type: string "...", expected usize`.
+fn without_value(message: &str) -> String {
+    let quoted = ["invalid type: ", "invalid value: "].iter().find_map(|words| message.split_once(words));
+    match quoted {
+        Some((key, rest)) => {
+            let wanted = rest.rsplit_once(", expected ").map_or("something else", |(_, wanted)| wanted);
+            format!("{key}the value is not what it should be: {wanted}")
+        }
+        None => message.to_owned(),
     }
 }
 
@@ -622,16 +670,44 @@ mod tests {
 
     #[test]
     fn an_unknown_key_names_its_line() {
-        let error = File::parse("app: a\nrestart:\n  type: web\n", ".unstuck.yml").unwrap_err();
+        let error = File::parse(b"app: a\nrestart:\n  type: web\n", ".unstuck.yml").unwrap_err();
         assert_eq!(error.kind, Kind::Input);
         assert!(error.message.starts_with(".unstuck.yml:3: "), "{}", error.message);
         assert!(error.message.contains("unknown field `type`"), "{}", error.message);
     }
 
     #[test]
+    fn a_wrong_value_is_not_quoted() {
+        for (text, message) in [
+            (
+                "restart:\n  max_unavailable: hunter2\n",
+                ".unstuck.yml:2: restart.max_unavailable: the value is not what",
+            ),
+            ("app: [hunter2]\n", ".unstuck.yml:1: app: the value is not what it should be: a string"),
+            ("hunter2\n", ".unstuck.yml:1: the value is not what it should be"),
+            ("timeouts: hunter2, expected hunter2\n", ".unstuck.yml:1: timeouts: the value is not what"),
+            (
+                "command: {hunter2: 1}\n",
+                ".unstuck.yml:1: command: the value is not what it should be: a string or a list of strings",
+            ),
+            (
+                "databases: {a: {migrations_paths: {hunter2: 1}}}\n",
+                ".unstuck.yml:1: databases.a.migrations_paths: the value",
+            ),
+            ("app: \"hunter2\n", ".unstuck.yml:"),
+            ("app: *hunter2\n", ".unstuck.yml:1: "),
+        ] {
+            let error = File::parse(text.as_bytes(), ".unstuck.yml").map(drop).unwrap_err();
+            assert!(error.message.starts_with(message), "{text}: {}", error.message);
+            assert!(!error.message.contains("hunter2"), "{}", error.message);
+        }
+        assert_eq!(File::parse(b"app: a\n\xff", ".unstuck.yml").unwrap_err().message, ".unstuck.yml:2: is not UTF-8");
+    }
+
+    #[test]
     fn an_empty_file_is_no_error() {
         for text in ["", "# nothing\n", "---\n"] {
-            assert!(File::parse(text, ".unstuck.yml").is_ok(), "{text:?}");
+            assert!(File::parse(text.as_bytes(), ".unstuck.yml").is_ok(), "{text:?}");
         }
     }
 

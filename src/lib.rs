@@ -37,7 +37,7 @@ use clap::Parser as _;
 use crate::args::{Args, Command, How};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::report::{Outcome, Reporter};
+use crate::report::{Outcome, Reporter, clean};
 
 /// The whole program: reads the command line and the environment, does what was asked, returns the exit code.
 pub fn run(typed: impl Iterator<Item = OsString>) -> u8 {
@@ -75,10 +75,12 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
 fn usage(error: &clap::Error, typed: &[OsString]) -> u8 {
     let wanted = !error.use_stderr();
     let json = typed.iter().take_while(|word| *word != "--").any(|word| word == "--json");
-    if json && !wanted {
+    // What was typed may come from a script, and clap quotes it as it is.
+    let inert = typed.iter().all(|word| word.to_str().is_some_and(|word| clean(word) == word));
+    if (json || !inert) && !wanted {
         let text = error.to_string();
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Reporter::new(true, false, 0, args::Color::Auto)
+        Reporter::new(json, false, 0, args::Color::Auto)
             .error(&Error::new(Kind::Usage, message).hint("see `unstuck --help`"), None);
     } else {
         // Whoever closed the terminal does not want to read it.

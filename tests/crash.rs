@@ -91,7 +91,7 @@ fn killed_at_any_step_of_a_change_without_a_version_the_record_tells() {
 
 /// Runs `unstuck migrate` and kills it as it enters its `step`-th call. `false`: it ended before.
 fn run_killed_at(scene: &Scene, step: usize) -> bool {
-    let status = Command::new("strace")
+    let output = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}"), "-e"])
         .arg(format!("inject={CALLS}:signal=SIGKILL:when={step}"))
         .arg(env!("CARGO_BIN_EXE_unstuck"))
@@ -100,12 +100,11 @@ fn run_killed_at(scene: &Scene, step: usize) -> bool {
         .env_clear()
         .envs(&scene.env)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
+        .output()
         .expect("strace starts");
-    assert!(matches!(status.code(), None | Some(0 | 3)), "{status}");
-    status.code().is_none()
+    scene::secrets::keep(&output);
+    assert!(matches!(output.status.code(), None | Some(0 | 3)), "{output:?}");
+    output.status.code().is_none()
 }
 
 fn is_note(entry: &Entry) -> bool {

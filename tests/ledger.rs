@@ -711,7 +711,7 @@ impl Place {
         let config = Database {
             host: Some("127.0.0.1".into()),
             port: Some(pooler.port),
-            password: Some(Secret::new("secret")),
+            password: Some(Secret::new(PgBouncer::PASSWORD)),
             options,
             ..self.config.clone()
         };

@@ -486,7 +486,7 @@ fn a_transaction_pooler_is_spoken_to_and_known_by_its_pid() {
     let certificate = make.self_signed("self", "localhost");
     for (certificate, mode) in [(None, "prefer"), (Some(&certificate), "require")] {
         let pooler = PgBouncer::in_front_of(shared(), certificate);
-        let db = as_user(database("127.0.0.1", pooler.port), "postgres", Some("secret"));
+        let db = as_user(database("127.0.0.1", pooler.port), "postgres", Some(PgBouncer::PASSWORD));
         let db = with_options(db, &[("sslmode", mode), ("prepared_statements", "false"), ("pool", "5")]);
         let mut session = open(&db).unwrap();
         assert_ne!(session.handshake_id().unwrap().to_string(), value(&mut session, "SELECT pg_backend_pid()"));

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
 
+#[path = "support/secrets.rs"]
+mod secrets;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -59,7 +62,10 @@ impl Scene {
     }
 
     fn try_git(&self, arguments: &[&str]) -> Output {
-        self.command(&self.app(), "git").args(arguments).output().expect("git runs")
+        let output = self.command(&self.app(), "git").args(arguments).output().expect("git runs");
+        // What the hook says comes with it.
+        secrets::keep(&output);
+        output
     }
 
     fn git(&self, arguments: &[&str]) -> String {
@@ -81,7 +87,9 @@ impl Scene {
         fs::write(&input, lines).unwrap();
         let mut hook = self.command(&self.app(), env!("CARGO_BIN_EXE_unstuck"));
         hook.args(["pre-push", "--json", remote, url]).stdin(Stdio::from(fs::File::open(input).unwrap()));
-        hook.output().unwrap()
+        let output = hook.output().unwrap();
+        secrets::keep(&output);
+        output
     }
 }
 

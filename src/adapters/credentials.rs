@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::adapters::files;
 use crate::adapters::heroku::Host;
 use crate::error::{Error, Kind, Result};
 use crate::secret::Secret;
+
+/// How the store is called in what people read.
+const NETRC: &str = "~/.netrc";
 
 /// The `heroku` command starts an interpreter and may update itself first.
 const CLI_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,22 +34,36 @@ pub fn find(env: &BTreeMap<String, String>, host: &Host) -> Result<Option<(Secre
     if let Some(home) = value("HOME")
         && let Some(password) = from_netrc(&Path::new(home).join(".netrc"), host.authority())?
     {
-        return Ok(Some((password, "~/.netrc".to_owned())));
+        return Ok(Some((password, NETRC.to_owned())));
     }
     Ok(from_cli(env, CLI_TIMEOUT)?.map(|token| (token, "heroku auth:token".to_owned())))
+}
+
+/// What is wrong with the store that the token came from (`from` as [`find`] says it): a `.netrc` that others may read or that
+/// belongs to somebody else. The `heroku` command takes it all the same, and so do we: whoever has to restart a production app
+/// now is not helped by a refusal. A link is followed, since people keep such files elsewhere.
+pub fn exposure(env: &BTreeMap<String, String>, from: &str) -> Option<String> {
+    let home = env.get("HOME").filter(|_| from == NETRC)?;
+    let found = fs::metadata(Path::new(home).join(".netrc")).ok()?;
+    // SAFETY: reads a number that the kernel keeps.
+    let own = found.uid() == unsafe { libc::geteuid() };
+    match () {
+        () if !own => Some(format!("{NETRC} holds the API token and belongs to another user")),
+        () if found.mode() & 0o077 != 0 => Some(format!(
+            "{NETRC} holds the API token, and other users of this machine may open it (chmod 600 {NETRC})"
+        )),
+        () => None,
+    }
 }
 
 fn from_netrc(path: &Path, machine: &str) -> Result<Option<Secret>> {
     let unreadable = |error: io::Error| {
         Error::new(Kind::Refused, "~/.netrc cannot be read").because(error).hint("set HEROKU_API_KEY instead")
     };
-    match fs::metadata(path) {
+    let text = match files::read_configuration(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // Opening a pipe would wait for its other end.
-        Ok(found) if !found.is_file() => return Err(unreadable(io::Error::other("not a file"))),
-        found => found.map_err(unreadable)?,
+        text => text.map_err(unreadable)?,
     };
-    let text = fs::read(path).map_err(unreadable)?;
     Ok(password(&String::from_utf8_lossy(&text), machine).map(Secret::new))
 }
 
@@ -206,7 +224,7 @@ mod tests {
         duct::cmd!("install", "-m", "755", "/dev/stdin", path).stdin_bytes(script).run().unwrap();
     }
 
-    const NETRC: &str = "machine api.heroku.com password production\nmachine 127.0.0.1:5000 password loopback\n";
+    const STORE: &str = "machine api.heroku.com password production\nmachine 127.0.0.1:5000 password loopback\n";
     const CLI: &str = "[ \"$1\" = auth:token ] && echo noise >&2 && echo from-cli";
 
     #[test]
@@ -215,15 +233,15 @@ mod tests {
         let dyno = Some(("DYNO", "web.1"));
         let local = Some("http://127.0.0.1:5000");
         for (netrc, cli, set, host, expected) in [
-            (Some(NETRC), Some(CLI), variable, None, Some(("from-env", "HEROKU_API_KEY"))),
-            (Some(NETRC), Some(CLI), Some(("HEROKU_API_KEY", "")), None, Some(("production", "~/.netrc"))),
-            (Some(NETRC), None, None, local, Some(("loopback", "~/.netrc"))),
+            (Some(STORE), Some(CLI), variable, None, Some(("from-env", "HEROKU_API_KEY"))),
+            (Some(STORE), Some(CLI), Some(("HEROKU_API_KEY", "")), None, Some(("production", "~/.netrc"))),
+            (Some(STORE), None, None, local, Some(("loopback", "~/.netrc"))),
             (Some(""), Some(CLI), None, None, Some(("from-cli", "heroku auth:token"))),
             (None, Some(CLI), None, None, Some(("from-cli", "heroku auth:token"))),
             (None, Some("echo half; exit 1"), None, None, None),
             (None, Some("exit 0"), None, None, None),
             (None, None, None, None, None),
-            (Some(NETRC), Some(CLI), dyno, None, None),
+            (Some(STORE), Some(CLI), dyno, None, None),
         ] {
             let (_home, mut env) = home(netrc, cli);
             env.extend(set.map(|(name, value)| (name.to_owned(), value.to_owned())));

@@ -1,17 +1,47 @@
-//! The walk over the folders of migrations: names alone, no file is ever opened.
+//! What is read of other people's files: the names of migrations, which are never opened, and configuration of a bounded size.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::ffi::OsStr;
+use std::fs::{self, DirEntry, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use glob::{MatchOptions, Pattern};
+use glob::{MatchOptions, Pattern, PatternError};
 
 use crate::error::{Error, Kind, Result};
 use crate::migrations::{Files, is_candidate};
 
 /// More entries than this are no folder of migrations, but a path that points at the wrong place.
 const MAX_ENTRIES: usize = 2_000_000;
+
+/// No path is longer, in bytes, and so no pattern for one.
+const MAX_PATTERN_BYTES: usize = 4_096;
+
+/// More than this, with braces written out, is no pattern that somebody meant.
+const MAX_PATTERNS: usize = 1_000;
+
+/// More folders than this are none either: `*/*/*` through links to a folder above finds the same ones again and again.
+const MAX_FOLDERS: usize = 50_000;
+
+/// No configuration is longer.
+const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
+
+/// The whole of a configuration file. A pipe or a device, which might never end, is an error; so is a file of more than
+/// 1 MiB.
+pub fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would otherwise wait for its other end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIGURATION_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CONFIGURATION_BYTES {
+        return Err(io::Error::other("longer than 1 MiB"));
+    }
+    Ok(bytes)
+}
 
 /// Everything that Rails would look at under `paths`, as `Dir["<path>/**/[0-9]*_*.rb"]` finds it: at any depth, without
 /// hidden folders and without following links to folders (the path itself may be one). Relative paths count from `root`, and
@@ -20,7 +50,7 @@ pub fn list(root: &Path, paths: &[String]) -> Result<Files> {
     let mut found = Files::default();
     let mut seen = 0;
     for path in paths {
-        for top in expand(root, path)? {
+        for top in expand(root, path, &mut seen)? {
             found.begin();
             walk(root, &top, &mut seen, &mut found)?;
         }
@@ -30,81 +60,181 @@ pub fn list(root: &Path, paths: &[String]) -> Result<Files> {
 
 /// Rails hands the path to `Dir.glob` unescaped: `engines/*/db/migrate` stands for several folders, and a folder whose name
 /// holds a `[` is not found by that name.
-fn expand(root: &Path, path: &str) -> Result<Vec<PathBuf>> {
+fn expand(root: &Path, path: &str, seen: &mut usize) -> Result<Vec<PathBuf>> {
     let plain = path.trim_end_matches('/');
     let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
-    if !plain.contains(['*', '?', '[', '{', '\\']) {
+    if !is_pattern(plain) {
         return Ok(vec![relative(Path::new(plain))]);
     }
+    let shown: String = path.chars().take(200).collect();
     let unusable =
-        || Error::new(Kind::Input, format!("{path}: this pattern for migrations cannot be read without Ruby"));
-    let base = Pattern::escape(root.to_str().ok_or_else(unusable)?);
-    let options =
-        MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, ..MatchOptions::new() };
+        || Error::new(Kind::Input, format!("{shown}: this pattern for migrations cannot be read without Ruby"));
+    let mut patterns = Vec::new();
+    if plain.len() <= MAX_PATTERN_BYTES {
+        braces(plain, &mut patterns);
+    }
+    if plain.contains('\\') || patterns.is_empty() || patterns.len() == MAX_PATTERNS {
+        return Err(unusable());
+    }
     let mut tops = Vec::new();
-    for pattern in braces(plain) {
-        if pattern.contains('\\') {
-            return Err(unusable());
-        }
-        let pattern = if pattern.starts_with('/') { pattern } else { format!("{base}/{pattern}") };
-        for top in glob::glob_with(&pattern, options).map_err(|cause| unusable().because(cause))? {
-            tops.push(relative(&top.map_err(|cause| unreadable(cause.path()).because(cause))?));
-        }
+    for pattern in patterns {
+        let steps = pattern.split('/').map(Step::parse).collect::<Result<Vec<_>, _>>();
+        let start = if pattern.starts_with('/') { Path::new("/") } else { Path::new("") };
+        let mut steps = steps.map_err(|cause| unusable().because(cause))?;
+        steps.dedup_by(|later, earlier| matches!((later, earlier), (Step::Below, Step::Below)));
+        let found = follow(root, start, &steps, seen).map_err(|cause| unusable().because(cause))?;
+        tops.extend(found.iter().map(|top| relative(top)));
     }
     Ok(tops)
 }
 
-/// `a{b,c}d` as `abd` and `acd`, from left to right. Braces that do not close stay as they are.
-fn braces(pattern: &str) -> Vec<String> {
-    let Some((start, after)) = pattern.split_once('{') else { return vec![pattern.to_owned()] };
-    let (mut depth, mut from, mut choices) = (0, 0, Vec::new());
-    for (at, byte) in after.bytes().enumerate() {
-        match byte {
-            b',' | b'}' if depth == 0 => {
-                choices.push(&after[from..at]);
-                from = at + 1;
-                if byte == b'}' {
-                    let joined = choices.iter().map(|choice| format!("{start}{choice}{}", &after[from..]));
-                    return joined.flat_map(|pattern| braces(&pattern)).collect();
-                }
-            }
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            _ => {}
+fn is_pattern(path: &str) -> bool {
+    path.contains(['*', '?', '[', '{', '\\'])
+}
+
+/// One part of a pattern, between slashes.
+enum Step<'a> {
+    Name(&'a str),
+    Any(Pattern),
+    /// `**`: this folder and all below it.
+    Below,
+}
+
+impl<'a> Step<'a> {
+    fn parse(part: &'a str) -> Result<Self, PatternError> {
+        match part {
+            "**" => Ok(Self::Below),
+            part if is_pattern(part) => Pattern::new(part).map(Self::Any),
+            part => Ok(Self::Name(part)),
         }
     }
-    vec![pattern.to_owned()]
+}
+
+/// The paths that the steps lead to; not all of them need to be there. As in Ruby, `*` follows links to folders and `**` does
+/// not: a link to a folder above would lead on for ever.
+fn follow(root: &Path, start: &Path, steps: &[Step], seen: &mut usize) -> Result<Vec<PathBuf>> {
+    let mut tops = vec![start.to_owned()];
+    for step in steps {
+        let mut next = Vec::new();
+        for top in tops {
+            match step {
+                Step::Name(name) => next.push(top.join(name)),
+                Step::Any(pattern) => {
+                    let start = next.len();
+                    for entry in entries(root, &top, seen)? {
+                        let name = entry?.file_name();
+                        if name.to_str().is_some_and(|name| pattern.matches_with(name, NAMES)) {
+                            next.push(top.join(name));
+                        }
+                    }
+                    next[start..].sort_unstable();
+                }
+                Step::Below => {
+                    let mut folders = vec![top];
+                    while let Some(folder) = folders.pop() {
+                        let start = folders.len();
+                        for entry in entries(root, &folder, seen)? {
+                            let entry = entry?;
+                            if !is_hidden(&entry.file_name()) && is_folder(&entry, &folder)? {
+                                folders.push(folder.join(entry.file_name()));
+                            }
+                        }
+                        // The first by name is the last to go in.
+                        folders[start..].sort_unstable_by(|a, b| b.cmp(a));
+                        next.push(folder);
+                    }
+                }
+            }
+        }
+        if next.len() > MAX_FOLDERS {
+            return Err(Error::new(Kind::Input, format!("more than {MAX_FOLDERS} folders")));
+        }
+        tops = next;
+    }
+    Ok(tops)
+}
+
+const NAMES: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+
+/// `a{b,c}d` as `abd` and `acd`, from left to right, up to [`MAX_PATTERNS`]. Braces that do not close stay as they are.
+fn braces(pattern: &str, expanded: &mut Vec<String>) {
+    let choices = pattern.split_once('{').and_then(|(start, after)| {
+        let (mut depth, mut from, mut choices) = (0, 0, Vec::new());
+        for (at, byte) in after.bytes().enumerate() {
+            match byte {
+                b',' | b'}' if depth == 0 => {
+                    choices.push(&after[from..at]);
+                    from = at + 1;
+                    if byte == b'}' {
+                        return Some((start, choices, &after[from..]));
+                    }
+                }
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+        }
+        None
+    });
+    let Some((start, choices, end)) = choices else {
+        return expanded.push(pattern.to_owned());
+    };
+    for choice in choices {
+        if expanded.len() == MAX_PATTERNS {
+            return;
+        }
+        braces(&format!("{start}{choice}{end}"), expanded);
+    }
 }
 
 /// Adds the candidates below `top`. The kind of each entry comes from the folder itself; no file is asked for it.
 fn walk(root: &Path, top: &Path, seen: &mut usize, found: &mut Files) -> Result<()> {
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
-        let entries = match fs::read_dir(root.join(&folder)) {
-            Ok(entries) => entries,
-            // Not there, no folder, or gone since its parent was read: nothing to find.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-            Err(error) => return Err(unreadable(&folder).because(error)),
-        };
+        let entries = entries(root, &folder, seen)?;
         found.enter(folder.clone());
         for entry in entries {
-            let entry = entry.map_err(|error| unreadable(&folder).because(error))?;
+            let entry = entry?;
             let name = entry.file_name();
-            *seen += 1;
-            if *seen > MAX_ENTRIES {
-                let message = format!("{}: more than {MAX_ENTRIES} files under the migrations paths", top.display());
-                return Err(Error::new(Kind::Input, message));
-            }
             if is_candidate(name.as_bytes()) {
                 found.push(name.as_bytes());
             }
-            let hidden = name.as_bytes().starts_with(b".");
-            if !hidden && entry.file_type().map_err(|error| unreadable(&folder).because(error))?.is_dir() {
+            if !is_hidden(&name) && is_folder(&entry, &folder)? {
                 folders.push(folder.join(&name));
             }
         }
     }
     Ok(())
+}
+
+/// What a folder holds, counted. A folder that is not there, no folder, or gone since its parent was read, holds nothing.
+fn entries<'a>(
+    root: &Path,
+    folder: &'a Path,
+    seen: &'a mut usize,
+) -> Result<impl Iterator<Item = Result<DirEntry>> + use<'a>> {
+    let entries = match fs::read_dir(root.join(folder)) {
+        Ok(entries) => Some(entries),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+        Err(error) => return Err(unreadable(folder).because(error)),
+    };
+    Ok(entries.into_iter().flatten().map(move |entry| {
+        *seen += 1;
+        if *seen > MAX_ENTRIES {
+            let message = format!("{}: more than {MAX_ENTRIES} files under the migrations paths", folder.display());
+            return Err(Error::new(Kind::Input, message));
+        }
+        entry.map_err(|error| unreadable(folder).because(error))
+    }))
+}
+
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".")
+}
+
+fn is_folder(entry: &DirEntry, folder: &Path) -> Result<bool> {
+    entry.file_type().map(|kind| kind.is_dir()).map_err(|error| unreadable(folder).because(error))
 }
 
 fn unreadable(folder: &Path) -> Error {
@@ -170,9 +300,26 @@ mod tests {
     }
 
     #[test]
+    fn two_stars_go_below_and_follow_no_link() {
+        let root = tree(&["1_a.rb", "a/x/1_b.rb", "b/c/x/2_c.rb", ".h/x/3_d.rb"]);
+        for name in ["here", "a/again", "b/c/and_again"] {
+            symlink(root.path(), root.path().join(name)).unwrap();
+        }
+        assert_eq!(listed(root.path(), &["**/x"]), ["a/x/1_b.rb", "b/c/x/2_c.rb"]);
+        assert_eq!(listed(root.path(), &["*/**/**/c/x"]), ["b/c/x/2_c.rb", "here/b/c/x/2_c.rb"]);
+        assert_eq!(listed(root.path(), &["here/a/x"]), ["here/a/x/1_b.rb"]);
+    }
+
+    #[test]
     fn braces_expand() {
-        assert_eq!(braces("a{b,c{d,e}}{,f}"), ["ab", "abf", "acd", "acdf", "ace", "acef"]);
-        assert_eq!(braces("a{b,c"), ["a{b,c"]);
+        let expanded = |pattern: &str| {
+            let mut expanded = Vec::new();
+            braces(pattern, &mut expanded);
+            expanded
+        };
+        assert_eq!(expanded("a{b,c{d,e}}{,f}"), ["ab", "abf", "acd", "acdf", "ace", "acef"]);
+        assert_eq!(expanded("a{b,c"), ["a{b,c"]);
+        assert_eq!(expanded(&"{a,b}".repeat(60)).len(), MAX_PATTERNS);
     }
 
     #[test]

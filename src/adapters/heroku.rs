@@ -34,8 +34,14 @@ const VERSION_3_SDK: &str = "application/vnd.heroku+json; version=3.sdk";
 /// The longest list that is followed: 100,000 items, since a page may hold a thousand.
 const MAX_PAGES: usize = 100;
 
+/// The longest list in bytes: all pages together are bounded as one answer is.
+const MAX_LIST_BYTES: usize = 16 << 20;
+
 /// Of an error's text that comes from outside, as much as a person reads.
 const MAX_MESSAGE_CHARS: usize = 500;
+
+/// Of a line of the log, as much as a person reads.
+const MAX_LINE_CHARS: usize = 2_000;
 
 /// What [`Heroku::new`] needs to know.
 pub struct HerokuOptions {
@@ -67,7 +73,8 @@ impl Heroku {
         let HerokuOptions { host, token, app, timeout } = options;
         if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
             let message = "the API token is empty or has a character that no token has (a space, a line break?)";
-            return Err(Error::new(Kind::Refused, message).hint("look at the value of HEROKU_API_KEY"));
+            let hint = "look at HEROKU_API_KEY, or where else the token comes from: ~/.netrc, `heroku auth:token`";
+            return Err(Error::new(Kind::Refused, message).hint(hint));
         }
         if app.is_empty() || !app.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(Error::new(Kind::Refused, format!("{app:?} is not the name of a Heroku app")));
@@ -133,7 +140,8 @@ impl Heroku {
             text = format!("{text}: {}", self.clean(&message));
         }
         if (300..400).contains(&answer.status) {
-            text = format!("{text}: redirected to {}, which is not followed", redirect_host(&answer.headers));
+            text =
+                format!("{text}: redirected to {}, which is not followed", self.clean(&redirect_host(&answer.headers)));
         }
         let hint = hint(answer.status, id.as_deref()).map(str::to_owned);
         let error = ApiError { kind: kind(answer.status), status: Some(answer.status), id, message: text, hint };
@@ -170,18 +178,20 @@ impl Heroku {
         let mut items = Vec::new();
         let mut first_headers = None;
         let mut ranges = Vec::new();
+        let mut bytes = 0;
         loop {
-            let (page, headers): (Vec<T>, _) = self.insist(Effect::Read, || {
+            let (page, length, headers): (Vec<T>, _, _) = self.insist(Effect::Read, || {
                 let answer = self.ask(&call)?;
-                Ok((self.decode(&call, &answer)?, answer.headers))
+                Ok((self.decode(&call, &answer)?, answer.body.len(), answer.headers))
             })?;
             items.extend(page);
+            bytes += length;
             let next = headers.get("Next-Range").map(HeaderValue::to_owned);
             let first_headers = first_headers.get_or_insert(headers);
             let Some(next) = next else {
                 return Ok((items, std::mem::take(first_headers)));
             };
-            if ranges.contains(&next) || ranges.len() + 1 >= MAX_PAGES {
+            if ranges.contains(&next) || ranges.len() + 1 >= MAX_PAGES || bytes > MAX_LIST_BYTES {
                 return Err(call.unreadable("the list does not end").error);
             }
             call.range = Some(next.clone());
@@ -300,7 +310,8 @@ impl Platform for Heroku {
         // Where the log was cut, what arrived is of use all the same.
         let text = String::from_utf8_lossy(&answer.body).replace(self.token.expose(), "***");
         let all: Vec<&str> = text.lines().collect();
-        Ok(all[all.len().saturating_sub(lines)..].iter().map(ToString::to_string).collect())
+        let last = all[all.len().saturating_sub(lines)..].iter();
+        Ok(last.map(|line| line.chars().take(MAX_LINE_CHARS).collect()).collect())
     }
 }
 

@@ -59,7 +59,8 @@ fn speaks_of_timestamps(folder: &Path) -> bool {
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => speaks_of_timestamps(&path),
             Ok(kind) if kind.is_file() && path.extension().is_some_and(|extension| extension == "rb") => {
-                fs::read_to_string(&path).is_ok_and(|text| {
+                files::read_configuration(&path).map_or(true, |text| {
+                    let text = String::from_utf8_lossy(&text);
                     text.contains("validate_migration_timestamps") || text.contains("timestamped_migrations")
                 })
             }
@@ -75,7 +76,7 @@ fn version(root: &Path) -> Result<RailsVersion> {
 
 /// A file of the application; `None` where it is not there.
 fn read(root: &Path, name: &str) -> Result<Option<Vec<u8>>> {
-    match fs::read(root.join(name)) {
+    match files::read_configuration(&root.join(name)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::new(Kind::Input, format!("{name}: cannot be read")).because(error)),

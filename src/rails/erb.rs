@@ -48,6 +48,15 @@ pub struct Rendered {
 /// Stands around the number of a doubt. A private character, which no YAML rule gives a meaning.
 const MARK: char = '\u{f5e0}';
 
+/// More Ruby than this is a program, not a configuration: in bytes, with a few for each tag.
+const MAX_CODE: usize = 16 << 10;
+
+/// As deep as expressions are followed. The parser goes deeper, but a chain of a thousand calls is nobody's configuration.
+const MAX_DEPTH: usize = 150;
+
+/// The length of all texts together that an evaluation may make: a variable that is doubled forty times fills any memory.
+const MAX_TEXT: usize = 4 << 20;
+
 impl Rendered {
     /// A text that came from elsewhere, line by line.
     pub fn plain(text: &str) -> Self {
@@ -78,6 +87,10 @@ impl Rendered {
 /// YAML comment.
 pub fn render(template: &str, context: &Context) -> Result<Rendered, Stop> {
     let (program, chunks) = translate(template);
+    if program.len() > MAX_CODE {
+        let expression = format!("more than {MAX_CODE} bytes of Ruby");
+        return Err(Stop::Undecidable(Doubt { line: 1, expression }));
+    }
     let parsed = ruby_prism::parse(program.as_bytes());
     if let Some(error) = parsed.errors().next() {
         let message = "the Ruby in this template is not valid (neither `<%-` nor `-%>` is known here)".to_owned();
@@ -89,6 +102,8 @@ pub fn render(template: &str, context: &Context) -> Result<Rendered, Stop> {
         locals: BTreeMap::new(),
         env: BTreeMap::new(),
         env_doubt: None,
+        depth: 0,
+        made: 0,
         out: Rendered { text: String::new(), lines: Vec::new(), doubts: Vec::new() },
     };
     interpreter.eval(&parsed.node())?;
@@ -194,11 +209,37 @@ struct Interpreter<'a> {
     env: BTreeMap<String, String>,
     /// A statement that may have changed ENV.
     env_doubt: Option<Doubt>,
+    /// How many expressions are being evaluated, each within the one before.
+    depth: usize,
+    /// The length of all texts that were made.
+    made: usize,
     out: Rendered,
 }
 
 impl Interpreter<'_> {
     fn eval(&mut self, node: &Node) -> Result<Value, Stop> {
+        if self.depth == MAX_DEPTH {
+            return self.unknown(node);
+        }
+        self.depth += 1;
+        let value = self.simple(node);
+        self.depth -= 1;
+        if let Ok(Text(text)) = &value {
+            self.charge(text.len(), node)?;
+        }
+        value
+    }
+
+    /// Counts what was made, and gives up on a template that makes too much.
+    fn charge(&mut self, length: usize, node: &Node) -> Result<(), Stop> {
+        self.made += length;
+        if self.made <= MAX_TEXT {
+            return Ok(());
+        }
+        Err(Stop::Undecidable(Doubt { line: line(&node.location()), expression: excerpt(node) }))
+    }
+
+    fn simple(&mut self, node: &Node) -> Result<Value, Stop> {
         match node {
             Node::ProgramNode { .. } => self.statements(node.as_program_node().map(|node| node.statements()).as_ref()),
             Node::StatementsNode { .. } => self.statements(node.as_statements_node().as_ref()),
@@ -324,9 +365,7 @@ impl Interpreter<'_> {
 
     /// A node beyond the part of Ruby that is interpreted.
     fn unknown(&mut self, node: &Node) -> Result<Value, Stop> {
-        let source = lossy(node.location().as_slice());
-        let expression = source.lines().next().unwrap_or_default().trim().to_owned();
-        self.doubtful(node, Doubt { line: line(&node.location()), expression })
+        self.doubtful(node, Doubt { line: line(&node.location()), expression: excerpt(node) })
     }
 
     /// The value of a node that hangs on a doubt. It must print nothing itself, and every variable that it names is in doubt
@@ -396,8 +435,10 @@ impl Interpreter<'_> {
         let arguments = self.arguments(call)?;
         match (name, arguments.as_slice()) {
             (TEXT, [Int(number)]) => {
-                let text = usize::try_from(*number).ok().and_then(|number| self.chunks.get(number));
-                self.out.push(&text.cloned().unwrap_or_default(), at);
+                let text = usize::try_from(*number).ok().and_then(|number| self.chunks.get(number)).cloned();
+                let text = text.unwrap_or_default();
+                self.charge(text.len(), node)?;
+                self.out.push(&text, at);
                 Ok(Nil)
             }
             (VALUE, [Unknown(doubt)]) => {
@@ -531,7 +572,10 @@ fn text_method(text: &str, name: &str, arguments: &[Value]) -> Option<Value> {
         ("start_with?", [Text(other)]) => Bool(text.starts_with(other)),
         ("end_with?", [Text(other)]) => Bool(text.ends_with(other)),
         ("sub", [Text(from), Text(to)]) if !to.contains('\\') => Text(text.replacen(from, to, 1)),
-        ("gsub", [Text(from), Text(to)]) if !to.contains('\\') => Text(text.replace(from, to)),
+        ("gsub", [Text(from), Text(to)]) if !to.contains('\\') => {
+            let made = text.matches(from).count().saturating_mul(to.len());
+            (made <= MAX_TEXT).then(|| Text(text.replace(from, to)))?
+        }
         // Only a `Pathname`, such as `Rails.root`, knows `join`.
         ("join", parts) => {
             let joined = parts.iter().fold(Path::new(text).to_owned(), |path, part| path.join(part.to_text()));
@@ -559,6 +603,16 @@ fn arithmetic(left: i64, operator: &str, right: i64) -> Option<Value> {
 
 fn to_i(text: &str) -> Option<Value> {
     Version::from_row(text).to_string().parse().ok().map(Int)
+}
+
+/// The beginning of an expression, for people: no more than a name and what is asked of it. What stands in quotes may be a
+/// password.
+fn excerpt(node: &Node) -> String {
+    let source = lossy(node.location().as_slice());
+    let source = source.lines().next().unwrap_or_default().trim();
+    let shown: String =
+        source.split(['"', '\'', '`', '%', '/', '<']).next().unwrap_or_default().chars().take(80).collect();
+    if shown.len() == source.len() { shown } else { shown + "..." }
 }
 
 fn lossy(bytes: &[u8]) -> String {

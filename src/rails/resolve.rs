@@ -39,7 +39,10 @@ pub fn resolve(sources: &Sources, ruby: impl FnOnce() -> Result<String>) -> Resu
         }
         return decided(resolve_map(sources, &environment, &Map::default()));
     };
-    let template = std::str::from_utf8(bytes).map_err(|cause| refuse(None, "is not UTF-8").because(cause))?;
+    let template = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].split(|&byte| byte == b'\n').count();
+        refuse(Some(line), "is not UTF-8")
+    })?;
     let context = Context { env: sources.env, environment: &environment, root: sources.root };
     let doubt = match erb::render(template, &context) {
         Err(Stop::Raised { line, message }) => return Err(refuse(Some(line), &message)),
@@ -99,6 +102,12 @@ fn refuse(line: Option<usize>, what: &str) -> Error {
     Error::new(Kind::Input, format!("{place}: {what}"))
 }
 
+/// A key as an error may name it. Where colons and blanks are missing, a key is what was meant as a value.
+fn legible(name: &str) -> &str {
+    let is_name = name.len() <= 64 && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if is_name { name } else { "..." }
+}
+
 fn resolve_text(sources: &Sources, environment: &str, rendered: &Rendered) -> Result<Resolved, Halt> {
     let node = yaml::load(rendered)
         .map_err(|error| Halt::Syntax(refuse(Some(error.line), &format!("broken YAML: {}", error.message))))?;
@@ -122,6 +131,7 @@ fn shared(rails: RailsVersion, file: &Map) -> Result<Map, Halt> {
         _ => return Err(refuse(Some(shared.line), "shared: is not a mapping").into()),
     };
     let mut all = Map { entries: Vec::new(), doubt: file.doubt.clone() };
+    let mut size = 0;
     for (name, node) in file.entries.iter().filter(|(name, _)| name != "shared") {
         let config = match &node.value {
             Value::Map(config) => config,
@@ -130,9 +140,11 @@ fn shared(rails: RailsVersion, file: &Map) -> Result<Map, Halt> {
                 continue;
             }
             _ => {
-                return Err(
-                    refuse(Some(node.line), &format!("{name}: is not a mapping, though there is shared:")).into()
-                );
+                return Err(refuse(
+                    Some(node.line),
+                    &format!("{}: is not a mapping, though there is shared:", legible(name)),
+                )
+                .into());
             }
         };
         let merged = if rails >= RailsVersion(7, 0) && is_three_tier(config) {
@@ -141,7 +153,7 @@ fn shared(rails: RailsVersion, file: &Map) -> Result<Map, Halt> {
             for (database, node) in &config.entries {
                 let base = if by_name { common.get(database).map(|node| &node.value) } else { Some(&shared.value) };
                 let (Value::Map(own), Some(Value::Map(base))) = (&node.value, base) else {
-                    return Err(refuse(Some(node.line), &format!("{database} is not in shared:")).into());
+                    return Err(refuse(Some(node.line), &format!("{} is not in shared:", legible(database))).into());
                 };
                 databases.set(database, Node { value: under(base, own), line: node.line });
             }
@@ -149,9 +161,20 @@ fn shared(rails: RailsVersion, file: &Map) -> Result<Map, Halt> {
         } else {
             under(common, config)
         };
+        size += entries(&merged);
+        if size > yaml::MAX_NODES {
+            return Err(refuse(Some(shared.line), "shared: makes the file too large for a configuration").into());
+        }
         all.set(name, Node { value: merged, line: node.line });
     }
     Ok(all)
+}
+
+/// How many entries an environment has, with those of its databases.
+fn entries(environment: &Value) -> usize {
+    let Value::Map(map) = environment else { return 0 };
+    let of_database = |node: &Node| if let Value::Map(map) = &node.value { map.entries.len() } else { 0 };
+    map.entries.iter().map(|(_, node)| 1 + of_database(node)).sum()
 }
 
 fn under(base: &Map, own: &Map) -> Value {
@@ -228,7 +251,9 @@ fn environment_drafts(rails: RailsVersion, name: &str, node: &Node) -> Result<Ve
         }
         Value::Unknown(doubt) => Err(Halt::Doubt(doubt.clone())),
         _ => draft(rails, "primary", node).map(|draft| vec![draft]).map_err(|halt| match halt {
-            Halt::Error(error) => Halt::Error(Error { message: format!("{} (in {name}:)", error.message), ..error }),
+            Halt::Error(error) => {
+                Halt::Error(Error { message: format!("{} (in {}:)", error.message, legible(name)), ..error })
+            }
             other => other,
         }),
     }
@@ -359,7 +384,8 @@ fn database(sources: &Sources, draft: Draft) -> Result<Database, Halt> {
     if let Some(doubt) = &map.doubt {
         return Err(Halt::Doubt(doubt.clone()));
     }
-    let fail = |what: String| Halt::Error(Error::new(Kind::Input, format!("{from}: {what} (database {name})")));
+    let fail =
+        |what: String| Halt::Error(Error::new(Kind::Input, format!("{from}: {what} (database {})", legible(&name))));
     needed(&map, "url")?;
     let text = |key: &str| Ok::<_, Halt>(needed(&map, key)?.and_then(Value::text).filter(|text| !text.is_empty()));
     // What is false names nothing to the adapters.
@@ -372,9 +398,7 @@ fn database(sources: &Sources, draft: Draft) -> Result<Database, Halt> {
         "mysql2" | "trilogy" => Engine::Mysql,
         "sqlite3" => Engine::Sqlite,
         _ => {
-            return Err(fail(format!(
-                "the adapter {adapter} is not one of postgresql, postgis, mysql2, trilogy, sqlite3"
-            )));
+            return Err(fail("adapter: is none of postgresql, postgis, mysql2, trilogy, sqlite3".to_owned()));
         }
     };
     let port =

@@ -27,7 +27,12 @@ pub enum UrlError {
     Invalid,
     /// A part is no UTF-8 once its percent signs are decoded.
     NotText,
+    /// Longer than any address, 16 KiB.
+    TooLong,
 }
+
+/// No address is longer.
+const MAX_BYTES: usize = 16 << 10;
 
 impl UrlError {
     pub fn message(self) -> &'static str {
@@ -38,6 +43,7 @@ impl UrlError {
                  and a host has only letters, digits, dots and dashes"
             }
             Self::NotText => "the database URL decodes to something that is not UTF-8",
+            Self::TooLong => "the database URL is longer than 16 KiB",
         }
     }
 }
@@ -47,6 +53,9 @@ impl UrlError {
 pub fn configuration(url: &str, rails: RailsVersion) -> Result<Vec<(String, String)>, UrlError> {
     if url.trim().is_empty() {
         return Err(UrlError::Empty);
+    }
+    if url.len() > MAX_BYTES {
+        return Err(UrlError::TooLong);
     }
     let parts = parse(url.trim()).ok_or(UrlError::Invalid)?;
     let adapter = parts.scheme.map(|scheme| adapter(scheme, rails));

@@ -7,8 +7,12 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::erb::{Doubt, Rendered};
 
-/// Folders deeper than this are no configuration.
+/// What is nested deeper than this, aliases written out, is no configuration.
 const MAX_DEPTH: usize = 64;
+
+/// What has more keys, items and values than this, aliases written out, is no configuration: a few lines of aliases to
+/// aliases stand for more than any memory holds.
+pub const MAX_NODES: usize = 20_000;
 
 /// A value with the line of the file where it stands.
 #[derive(Debug, Clone)]
@@ -83,8 +87,14 @@ pub struct SyntaxError {
 
 /// The first document of the text, which is all that Psych loads. An empty text is null.
 pub fn load(rendered: &Rendered) -> Result<Node, SyntaxError> {
-    let mut loader =
-        Loader { parser: Parser::new_from_str(&rendered.text), anchors: HashMap::new(), rendered, last: 1 };
+    let mut loader = Loader {
+        parser: Parser::new_from_str(&rendered.text),
+        anchors: HashMap::new(),
+        rendered,
+        last: 1,
+        deepest: 0,
+        nodes: 0,
+    };
     loop {
         let (event, span) = loader.next()?;
         match event {
@@ -97,9 +107,20 @@ pub fn load(rendered: &Rendered) -> Result<Node, SyntaxError> {
 
 struct Loader<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    anchors: HashMap<usize, Value>,
+    anchors: HashMap<usize, Anchored>,
     rendered: &'a Rendered,
     last: usize,
+    /// How deep the node that is being read goes, as far as it is read.
+    deepest: usize,
+    /// How many nodes were read, aliases written out.
+    nodes: usize,
+}
+
+/// What an alias stands for, and how much that is.
+struct Anchored {
+    value: Value,
+    height: usize,
+    nodes: usize,
 }
 
 impl<'a> Loader<'a> {
@@ -124,15 +145,12 @@ impl<'a> Loader<'a> {
 
     fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<Node, SyntaxError> {
         let at = span.start.line();
-        if depth > MAX_DEPTH {
-            return Err(self.error(at, "nested too deeply"));
-        }
+        let (outer, before) = (std::mem::replace(&mut self.deepest, depth), self.nodes);
+        self.nodes += 1;
+        self.check_size(at)?;
         let line = self.rendered.source_line(at);
         let (anchor, value) = match event {
-            Event::Alias(anchor) => {
-                let known = self.anchors.get(&anchor).cloned();
-                (0, known.ok_or_else(|| self.error(at, "an alias stands inside the node that it names"))?)
-            }
+            Event::Alias(anchor) => (0, self.alias(anchor, at, depth)?),
             Event::Scalar(text, style, anchor, tag) => (anchor, self.scalar(&text, style, tag.as_deref(), line)),
             Event::SequenceStart(anchor, _) => (anchor, self.sequence(depth)?),
             Event::MappingStart(anchor, tag) => {
@@ -143,8 +161,31 @@ impl<'a> Loader<'a> {
             }
             _ => return Err(self.error(at, "a value is missing")),
         };
-        self.anchors.insert(anchor, value.clone());
+        if anchor > 0 {
+            let (height, nodes) = (self.deepest - depth, self.nodes - before);
+            self.anchors.insert(anchor, Anchored { value: value.clone(), height, nodes });
+        }
+        self.deepest = self.deepest.max(outer);
         Ok(Node { value, line })
+    }
+
+    fn alias(&mut self, anchor: usize, at: usize, depth: usize) -> Result<Value, SyntaxError> {
+        let Some(Anchored { value, height, nodes }) = self.anchors.get(&anchor) else {
+            return Err(self.error(at, "an alias stands inside the node that it names"));
+        };
+        let value = value.clone();
+        self.deepest = depth + height;
+        self.nodes += nodes;
+        self.check_size(at)?;
+        Ok(value)
+    }
+
+    fn check_size(&self, at: usize) -> Result<(), SyntaxError> {
+        match () {
+            () if self.deepest > MAX_DEPTH => Err(self.error(at, "nested too deeply")),
+            () if self.nodes > MAX_NODES => Err(self.error(at, "too large for a configuration")),
+            () => Ok(()),
+        }
     }
 
     fn sequence(&mut self, depth: usize) -> Result<Value, SyntaxError> {
@@ -459,12 +500,21 @@ mod tests {
     }
 
     #[test]
-    fn shared_nodes_cost_nothing() {
-        let mut text = "a0: &a0 [x]\n".to_owned();
-        for level in 1..60 {
-            let aliases = vec![format!("*a{}", level - 1); 9].join(",");
-            text = format!("{text}a{level}: &a{level} [{aliases}]\n");
-        }
-        assert!(loaded(&text).is_ok());
+    fn what_stands_for_more_than_any_memory_holds_is_refused() {
+        let levels = |width: usize, count: usize| {
+            let mut text = "a0: &a0 [x]\n".to_owned();
+            for level in 1..count {
+                let aliases = vec![format!("*a{}", level - 1); width].join(",");
+                text = format!("{text}a{level}: &a{level} [{aliases}]\n");
+            }
+            text
+        };
+        assert!(loaded(&levels(9, 4)).is_ok());
+        assert_eq!(
+            loaded(&levels(9, 60)).unwrap_err(),
+            SyntaxError { line: 5, message: "too large for a configuration".into() }
+        );
+        assert_eq!(loaded(&levels(1, 70)).unwrap_err(), SyntaxError { line: 64, message: "nested too deeply".into() });
+        assert!(loaded(&"a: 1\n".repeat(20_000)).is_err());
     }
 }

@@ -15,6 +15,7 @@ use crate::Fault;
 use crate::mariadb::{Mariadb, MariadbOptions};
 use crate::postgres::{PgBouncer, Postgres, PostgresOptions};
 use crate::proxy::{Act, Proxy, When};
+use crate::scene::secrets::PLAIN as PASSWORD;
 use crate::scene::{Ran, Scene};
 use crate::servers::Server;
 
@@ -253,8 +254,6 @@ pub fn stop_servers() {
     drop(POSTGRES.lock().unwrap().take());
     drop(MARIADB.lock().unwrap().take());
 }
-
-const PASSWORD: &str = "planted-password";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Engine {
@@ -772,7 +771,10 @@ fn pooler() {
     let old = scene.ids("web");
     let direct = scene.env["DATABASE_URL"].clone();
     let pooler = PgBouncer::in_front_of(&postgres(), None);
-    scene.set("DATABASE_URL", &format!("postgres://postgres:secret@127.0.0.1:{}/f_pooled", pooler.port));
+    scene.set(
+        "DATABASE_URL",
+        &format!("postgres://postgres:{}@127.0.0.1:{}/f_pooled", PgBouncer::PASSWORD, pooler.port),
+    );
     assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
     assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "nothing_to_do");
     scene.migration(2, "two", "sql 'create table two (a int)'");

@@ -7,6 +7,10 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be set up fails the test")]
 
+#[allow(clippy::duplicate_mod, reason = "constants, which no other helper need hand on")]
+#[path = "secrets.rs"]
+pub mod secrets;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -159,6 +163,9 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
+    /// Of its user `postgres`.
+    pub const PASSWORD: &'static str = secrets::PGBOUNCER;
+
     /// `tls` is what it presents to its clients.
     pub fn in_front_of(postgres: &Postgres, tls: Option<&Certificate>) -> Self {
         let dir = owned_folder();
@@ -169,7 +176,7 @@ impl PgBouncer {
                 [&certificate.file, &certificate.key].map(|file| copy_into(&dir, file).display().to_string());
             format!("client_tls_sslmode = require\nclient_tls_cert_file = {file}\nclient_tls_key_file = {key}\n")
         });
-        write(&dir.join("users"), "\"postgres\" \"secret\"\n");
+        write(&dir.join("users"), &format!("\"postgres\" \"{}\"\n", Self::PASSWORD));
         write(
             &dir.join("pgbouncer.ini"),
             &format!(

@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+#[allow(clippy::duplicate_mod, reason = "constants, which no other helper need hand on")]
+#[path = "secrets.rs"]
+pub mod secrets;
+
 use serde_json::Value;
 use tempfile::TempDir;
 use unstuck_standin::{Entry, Fact, Options, Standin};
@@ -81,13 +85,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Fails where the token or a control character was printed.
+    /// Fails where a secret, a control character or one that turns the direction of text was printed.
     pub fn of(output: Output) -> Self {
+        secrets::keep(&output);
         let text = |bytes| String::from_utf8(bytes).expect("all output is UTF-8");
         let ran = Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
         for stream in [&ran.out, &ran.err] {
-            assert!(!stream.contains(TOKEN), "the token was printed: {ran:?}");
-            assert!(!stream.chars().any(|c| c.is_control() && c != '\n'), "a control character was printed: {ran:?}");
+            assert!(!secrets::ALL.iter().any(|secret| stream.contains(secret)), "a secret was printed: {ran:?}");
+            assert!(!stream.chars().any(acts_on_terminal), "a control character was printed: {ran:?}");
         }
         ran
     }
@@ -110,7 +115,12 @@ impl Ran {
     }
 }
 
-pub const TOKEN: &str = "HRKU-planted-0000-secret";
+fn acts_on_terminal(c: char) -> bool {
+    (c.is_control() && c != '\n')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+pub use secrets::TOKEN;
 
 impl Scene {
     /// Two web dynos and a worker, nothing migrated yet.
