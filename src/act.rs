@@ -506,7 +506,7 @@ fn look_after(run: &mut Run, world: &mut World, lingering: bool) -> bool {
         return true;
     }
     run.sessions = sessions(run, world);
-    if run.sessions.is_empty() && unchanged(run, world) {
+    if run.own == Own::Migrating && run.sessions.is_empty() && unchanged(run, world) {
         run.child = Child::EndedWithoutChange;
     }
     true
@@ -622,6 +622,14 @@ fn list(run: &mut Run, world: &mut World) {
             return;
         }
     }
+    // The connection may have been lost since they were last asked for, and the run lock with it: another run can have come,
+    // and gone without its statement. A row of its own that we do not see yet, we do not delete.
+    run.sessions = sessions(run, world);
+    if !run.sessions.is_empty() {
+        run.restart = Restart::NotListed;
+        return;
+    }
+    run.schemas = schemas(run, world);
     if run.intent != debt::Intent::RestartAll && run.standing() == Standing::Owed && only_kept(run, world) {
         run.restart = Restart::Kept;
         note_kept(run, world);
@@ -660,16 +668,33 @@ fn list(run: &mut Run, world: &mut World) {
     }
 }
 
+/// The schemas of the databases in which a row has to stay. Asked before the processes are listed: whatever its run changes
+/// later makes the restart due again.
+fn schemas(run: &Run, world: &mut World) -> Vec<Option<String>> {
+    let World { targets, rules, .. } = world;
+    let schema = |(facts, target): (&Facts, &mut Target)| {
+        let ledger = run.ledger(facts)?;
+        let (_, kept) = ledger.split(&run.id, &facts.look.epoch, &rules.assume_dead);
+        let stays = !kept.is_empty() && takes_part(facts, target);
+        // Where it cannot be told, the next run restarts once more.
+        let catalogue = stays.then(|| target.port.catalogue().ok())??;
+        Some(debt::paid_for(&facts.digest, &catalogue))
+    };
+    run.facts.iter().zip(targets).map(schema).collect()
+}
+
 /// Whether every row that is owed belongs to a run that may still be alive, and the restart was carried out for the present
-/// versions already: restarting again would change nothing.
+/// schema already: restarting again would change nothing.
 fn only_kept(run: &Run, world: &World) -> bool {
-    run.facts.iter().filter(|facts| run.standing_of(facts) == Standing::Owed).all(|facts| {
-        let Some(ledger) = run.ledger(facts) else { return false };
-        let (gone, kept) = ledger.split(&run.id, &facts.look.epoch, &world.rules.assume_dead);
-        let paid = |row: &&Row| row.note.pd.as_deref() == Some(facts.digest.as_str());
-        let level = ledger.proved.as_ref().is_some_and(|proved| proved.ver == facts.digest.as_str());
-        level && gone.is_empty() && ledger.unreadable.is_empty() && !kept.is_empty() && kept.iter().all(paid)
-    })
+    run.facts.iter().zip(&run.schemas).filter(|(facts, _)| run.standing_of(facts) == Standing::Owed).all(
+        |(facts, schema)| {
+            let Some(ledger) = run.ledger(facts) else { return false };
+            let (gone, kept) = ledger.split(&run.id, &facts.look.epoch, &world.rules.assume_dead);
+            let paid = |row: &&Row| schema.is_some() && row.note.pd == *schema;
+            let level = ledger.proved.as_ref().is_some_and(|proved| proved.ver == facts.digest.as_str());
+            level && gone.is_empty() && ledger.unreadable.is_empty() && !kept.is_empty() && kept.iter().all(paid)
+        },
+    )
 }
 
 /// The release that carries what it booted, if nothing else is owed and it succeeded. A pending one is waited for: a restart
@@ -916,7 +941,7 @@ fn clear(run: &mut Run, world: &mut World) {
         if !takes_part(&run.facts[index], &world.targets[index]) {
             continue;
         }
-        let settlement = settlement(run, &run.facts[index], world, &proof);
+        let settlement = settlement(run, index, world, &proof);
         stays |= !settlement.kept.is_empty();
         let target = &mut world.targets[index];
         match target.port.settle(&settlement) {
@@ -954,11 +979,12 @@ fn clear(run: &mut Run, world: &mut World) {
     }
 }
 
-fn settlement(run: &Run, facts: &Facts, world: &World, proof: &crate::verify::Proof) -> Settlement {
+fn settlement(run: &Run, index: usize, world: &World, proof: &crate::verify::Proof) -> Settlement {
+    let facts = &run.facts[index];
     let ledger = run.ledger(facts).unwrap_or_default();
     let (gone, kept) = ledger.split(&run.id, &facts.look.epoch, &world.rules.assume_dead);
     let paid = |row: &&Row| {
-        let value = Note { pd: Some(facts.digest.as_str().to_owned()), ..row.note.clone() }.to_value();
+        let value = Note { pd: run.schemas[index].clone(), ..row.note.clone() }.to_value();
         (row.entry.clone(), value)
     };
     // A second proof of the same schema says no more about when it came. With a debt, the schema may have changed although the

@@ -63,6 +63,13 @@ impl Digest {
     }
 }
 
+/// The schema for which a restart is carried out, as 16 hexadecimal digits. A run that may still be alive can change it without a
+/// version row, so the versions alone do not tell.
+pub fn paid_for(versions: &Digest, catalogue: &str) -> String {
+    let hash = Sha256::new().chain_update(versions.as_str()).chain_update(catalogue).finalize();
+    hex(&hash[..8])
+}
+
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -152,7 +159,7 @@ pub struct Note {
     /// release phase left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// [`Digest`] of the versions for which the restart was carried out although the row had to stay.
+    /// [`paid_for`] which schema the restart was carried out although the row had to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pd: Option<String>,
 }
@@ -382,7 +389,7 @@ impl Ledger {
 }
 
 /// What the run was started for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Intent {
     /// `unstuck migrate`: whatever is pending, and whatever is owed.
     Migrate,
@@ -470,7 +477,7 @@ pub struct View {
 }
 
 /// One step of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Ask the API for the app, its dynos and its newest release; refuse if it says no.
     Preflight,

@@ -42,6 +42,8 @@ pub struct Run {
     /// The last complete dyno list.
     pub list: Option<DynoList>,
     pub suspects: Option<Suspects>,
+    /// By database: for which schema the restart is carried out ([`debt::paid_for`]), where a row has to stay.
+    pub schemas: Vec<Option<String>>,
     pub proof: Option<Proof>,
     /// How many restart requests were accepted.
     pub requests: u32,
@@ -86,6 +88,7 @@ impl Run {
             restart: Restart::NotListed,
             list: None,
             suspects: None,
+            schemas: Vec::new(),
             proof: None,
             requests: 0,
             rounds: 0,

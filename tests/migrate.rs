@@ -212,6 +212,9 @@ fn a_run_of_another_life_of_the_server_may_be_alive_and_is_restarted_for_once() 
     assert!(ran.err.contains("may still be alive"), "{ran:?}");
     scene.unstuck(&["migrate"]).code(4);
     assert_eq!(scene.writes(seq).len(), 1, "restarted once");
+    scene.sql("create table half (id integer)");
+    scene.unstuck(&["migrate"]).code(4);
+    assert_eq!(scene.writes(seq).len(), 2, "it may have changed the schema without a version row");
     scene.unstuck(&["restart", "--assume-dead", "0123456789abcdef"]).code(0);
     assert_eq!(scene.debts(), [""; 0]);
 }

@@ -7,12 +7,12 @@ use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use unstuck::act::{Rules, World};
+use unstuck::act::{Patience, Rules, World};
 use unstuck::adapters::signals::Interrupt;
 use unstuck::args::Color;
 use unstuck::config::{Place, Policy, Strategy, Types};
@@ -20,7 +20,7 @@ use unstuck::debt::{
     Digest, Entry, Epoch, Home, Intent, Note, Proved, Receipt, Records, Verdict, debt_key, proved_key,
 };
 use unstuck::dynos::{App, Dyno, DynoList, Formation, Generation, Release, ReleaseStatus};
-use unstuck::migrations::{Migration, Version};
+use unstuck::migrations::{Files, Migrations, Version};
 use unstuck::observe::Target;
 use unstuck::plan::Run;
 use unstuck::ports::{
@@ -874,6 +874,7 @@ fn drive(door: &Arc<Door>, order: Order, version: Option<u64>) -> (Option<Verdic
         assume_dead: Vec::new(),
         wait: false,
         require_healthy: false,
+        patience: Patience { ddl_lock: None, migrate: None, command: Vec::new(), root: PathBuf::new() },
     };
     let reporter = Reporter::new(true, true, 0, Color::Never);
     let mut runner = OneRunner(Arc::clone(door));
@@ -899,9 +900,16 @@ fn drive(door: &Arc<Door>, order: Order, version: Option<u64>) -> (Option<Verdic
 }
 
 fn target(door: &Arc<Door>, index: usize) -> Target {
-    let parse =
-        |(version, _): &(u64, Fate)| Migration::parse(Path::new(&format!("db/migrate/{version}_change.rb"))).unwrap();
-    let files: Vec<Migration> = locked(&door.sim).databases[index].files.iter().map(parse).collect();
+    let name = |(version, _): &(u64, Fate)| format!("{version}_change.rb");
+    let names: Vec<String> = locked(&door.sim).databases[index].files.iter().map(name).collect();
+    let files = move || {
+        let mut files = Files::default();
+        files.enter("db/migrate".into());
+        for name in &names {
+            files.push(name.as_bytes());
+        }
+        Migrations::of(files)
+    };
     let config = rails::Database {
         name: format!("database{index}"),
         engine: Engine::Postgresql,
@@ -919,5 +927,13 @@ fn target(door: &Arc<Door>, index: usize) -> Target {
         from: "DATABASE_URL".into(),
     };
     let port = Box::new(OneDatabase { door: Arc::clone(door), index, locked: false });
-    Target { config, port, files: Box::new(move || Ok(files.clone())), unused: false, same_as_earlier: false }
+    Target {
+        config,
+        port,
+        files: Box::new(files),
+        lock_waits: Box::new(|_| None),
+        unused: false,
+        same_as_earlier: false,
+        direct: Vec::new(),
+    }
 }
