@@ -482,7 +482,8 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
 /// Keeps the connection to the API open until it is dropped.
 fn keep_warm(platform: Arc<dyn Platform>) -> std::sync::mpsc::Sender<()> {
     let (sender, receiver) = channel();
-    std::thread::spawn(move || {
+    // Where no thread is to be had, the connection may have to be opened anew: that is all.
+    let _ = std::thread::Builder::new().spawn(move || {
         while receiver.recv_timeout(KEEP_WARM) == Err(RecvTimeoutError::Timeout) {
             platform.warm();
         }

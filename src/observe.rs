@@ -91,10 +91,13 @@ impl Target {
             return (files(), look());
         }
         std::thread::scope(|scope| {
-            let files = scope.spawn(&**files);
+            let Ok(listing) = std::thread::Builder::new().spawn_scoped(scope, &**files) else {
+                // No thread is to be had: then one after the other.
+                return (files(), look());
+            };
             let look = look();
             let failed = |_| Err(Error::new(Kind::System, "the migration files could not be listed"));
-            (files.join().unwrap_or_else(failed), look)
+            (listing.join().unwrap_or_else(failed), look)
         })
     }
 

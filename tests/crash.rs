@@ -1,116 +1,193 @@
-//! SIGKILL at each of the steps of the real binary: at every system call by which it can change anything, one after the
-//! other. Afterwards one undisturbed run has to bring the app where the promise says.
+//! SIGKILL at each of the steps of the real binary, against the stand-in and each of the three engines. Afterwards one
+//! undisturbed run has to bring the app where the promise says, and a further one has nothing to do.
+//!
+//! A *point* is a system call of the main thread by which it can change anything outside of itself: bytes to a file, a
+//! socket or a terminal, a sync, a lock, a removal, a connection, a process started, signalled or waited for. A walk
+//! kills at the entry of the first write, of the second, and so on until a run comes to its end; then of the first sync,
+//! and so on: each point is met before it takes effect, and after it. Those that the promise hangs on are named in
+//! [`NAMED`], and the walk goes on until it has stopped on both sides of each.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test says what went wrong by failing there, and here also where it was"
+)]
 
+#[allow(dead_code, reason = "each test uses its own part of it")]
+#[path = "support/mariadb.rs"]
+mod mariadb;
+#[path = "support/postgres.rs"]
+mod postgres;
 #[path = "support/scene.rs"]
 mod scene;
+#[path = "support/servers.rs"]
+mod servers;
 
-use std::process::{Command, Stdio};
+use std::fs;
 
+use mariadb::{Mariadb, MariadbOptions};
+use postgres::{Postgres, PostgresOptions};
 use scene::Scene;
-use unstuck_standin::{Entry, Fact};
+use servers::Server;
+use unstuck_standin::Options;
 
-/// Everything by which a process changes files, talks to others or starts them.
-const CALLS: &str =
-    "write,pwrite64,fsync,fdatasync,ftruncate,unlink,unlinkat,openat,flock,connect,sendto,clone,clone3,vfork,kill";
+/// The system calls that are points.
+const CALLS: &[&str] = &[
+    "write",
+    "writev",
+    "pwrite64",
+    "fsync",
+    "fdatasync",
+    "ftruncate",
+    "unlink",
+    "unlinkat",
+    "flock",
+    "connect",
+    "sendto",
+    "sendmsg",
+    "shutdown",
+    "clone",
+    "vfork",
+    "kill",
+    "waitid",
+];
 
-/// A run that makes more of these calls than this is not ended by a kill any more, and the test ends.
-const BOUND: usize = 2_000;
+/// Durable writes, API calls and child events: what they are, and what their call shows on SQLite and on the servers.
+const NAMED: &[(&str, [&str; 2])] = &[
+    ("the app is asked for", ["GET /apps/standin-app "; 2]),
+    ("the dynos are listed", ["GET /apps/standin-app/dynos"; 2]),
+    ("the record is written", ["db.sqlite3-journal", "read write; insert into"]),
+    ("the migration command is started", ["clone("; 2]),
+    ("its end is waited for", ["waitid("; 2]),
+    ("the restart is asked for", ["DELETE /apps/standin-app/"; 2]),
+    ("the record is cleared", ["db.sqlite3-journal", "delete from"]),
+];
+
+/// No walk takes that many runs.
+const BOUND: u64 = 400;
 
 #[test]
-fn killed_at_any_step_the_next_run_restores_the_promise() {
-    let mut scene = Scene::new();
-    scene.settled();
-    let url = format!("{}/_standin/notes", scene.standin.url());
-    scene.set("NOTES", &url);
-    for step in 1..BOUND {
-        let version = u64::try_from(step).unwrap() + 1;
-        let script = format!(
-            "sql 'create table t{version} (a)'; curl -sf -d '{{\"text\": \"changed\"}}' -H 'content-type: application/json' $NOTES > note"
-        );
-        scene.migration(version, &format!("m{version}"), &script);
-        let killed = run_killed_at(&scene, step);
-
-        let ran = scene.unstuck(&["migrate", "--json"]);
-        assert_eq!(ran.code, Some(0), "after a kill at call {step}: {ran:?}");
-        assert_eq!(scene.debts(), [""; 0], "after a kill at call {step}");
-        let journal = scene.standin.journal(0);
-        let changed = journal.iter().rev().find(|entry| is_note(entry)).map(|entry| entry.seq).unwrap();
-        for id in scene.ids("web") {
-            let began = journal.iter().find(|entry| began(entry, &id)).map(|entry| entry.seq).unwrap();
-            assert!(began > changed, "after a kill at call {step} an old process is left");
-        }
-        let seq = scene.now();
-        scene.unstuck(&["migrate"]).code(0);
-        assert_eq!(scene.requests(seq), [""; 0], "after a kill at call {step} a third run has nothing to do");
-        if !killed {
-            let expected: Vec<String> = (1..=version).map(|version| version.to_string()).collect();
-            let mut ran = scene.ran();
-            ran.sort_by_key(|version| version.parse::<u64>().unwrap());
-            assert_eq!(ran, expected, "each migration ran once");
-            assert!(step > 30, "only {step} calls were met: is the list of calls right?");
-            eprintln!("killed at each of {} calls", step - 1);
-            return;
-        }
-    }
-    panic!("a run makes more than {BOUND} calls");
+fn killed_at_each_point_on_sqlite() {
+    walk(&Scene::new(), Change::WithItsVersion);
 }
 
-/// Only the record can tell of such a change: no version came with it, and its file is gone before the next run.
 #[test]
-fn killed_at_any_step_of_a_change_without_a_version_the_record_tells() {
-    let mut scene = Scene::new();
-    scene.settled();
-    let url = format!("{}/_standin/notes", scene.standin.url());
-    scene.set("NOTES", &url);
-    for step in 1..BOUND {
-        let script = format!(
-            "sql 'create table half{step} (a)'; curl -sf -d '{{\"text\": \"changed\"}}' -H 'content-type: application/json' $NOTES > note; false"
-        );
-        scene.migration(2, "half", &script);
-        let killed = run_killed_at(&scene, step);
-        std::fs::remove_file(scene.path("db/migrate/2_half.rb")).unwrap();
+fn killed_at_each_point_of_a_change_without_a_version_on_sqlite() {
+    walk(&Scene::new(), Change::Half);
+}
 
-        let ran = scene.unstuck(&["migrate", "--json"]);
-        assert_eq!(ran.code, Some(0), "after a kill at call {step}: {ran:?}");
-        assert_eq!(scene.debts(), [""; 0], "after a kill at call {step}");
-        let journal = scene.standin.journal(0);
-        let changed = journal.iter().rev().find(|entry| is_note(entry)).map_or(0, |entry| entry.seq);
-        for id in scene.ids("web") {
-            let began = journal.iter().find(|entry| began(entry, &id)).map(|entry| entry.seq).unwrap();
-            assert!(began > changed, "after a kill at call {step} an old process is left");
-        }
-        if !killed {
-            assert!(changed > 0 && step > 30, "{changed} {step}");
-            return;
+#[test]
+fn killed_at_each_point_on_postgresql() {
+    walk_both(&Postgres::start(&PostgresOptions::default()));
+}
+
+#[test]
+fn killed_at_each_point_on_mariadb() {
+    walk_both(&Mariadb::start(MariadbOptions::default()));
+}
+
+fn walk_both(server: &impl Server) {
+    walk(&Scene::on(&server.store("whole"), Options::default()), Change::WithItsVersion);
+    walk(&Scene::on(&server.store("half"), Options::default()), Change::Half);
+}
+
+/// What the killed run was to bring about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    WithItsVersion,
+    /// Only the record can tell of such a change: no version came with it, and its file is gone before the next run.
+    Half,
+}
+
+fn walk(scene: &Scene, change: Change) {
+    scene.settled();
+    let mut walk =
+        Walk { scene, change, rounds: 1, ran: vec!["1".to_owned()], kills: Vec::new(), complete: Vec::new() };
+    for name in CALLS {
+        for nth in 1.. {
+            if !walk.kill_at(name, nth) {
+                break;
+            }
         }
     }
-    panic!("a run makes more than {BOUND} calls");
+    // How often a run looks whether the child has ended is up to the clock: the n-th call may be another one each time.
+    while let Some((_, shown)) = walk.missed() {
+        for (name, nth) in walk.around(shown) {
+            walk.kill_at(&name, nth);
+        }
+    }
+    eprintln!("killed {} times", walk.kills.len());
 }
 
-/// Runs `unstuck migrate` and kills it as it enters its `step`-th call. `false`: it ended before.
-fn run_killed_at(scene: &Scene, step: usize) -> bool {
-    let output = Command::new("strace")
-        .args(["-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}"), "-e"])
-        .arg(format!("inject={CALLS}:signal=SIGKILL:when={step}"))
-        .arg(env!("CARGO_BIN_EXE_unstuck"))
-        .arg("migrate")
-        .current_dir(scene.root.path())
-        .env_clear()
-        .envs(&scene.env)
-        .stdin(Stdio::null())
-        .output()
-        .expect("strace starts");
-    scene::secrets::keep(&output);
-    assert!(matches!(output.status.code(), None | Some(0 | 3)), "{output:?}");
-    output.status.code().is_none()
+struct Walk<'a> {
+    scene: &'a Scene,
+    change: Change,
+    rounds: u64,
+    /// The versions that Rails has to have run.
+    ran: Vec<String>,
+    kills: Vec<Kill>,
+    /// The calls of the last run that came to its end.
+    complete: Vec<String>,
 }
 
-fn is_note(entry: &Entry) -> bool {
-    matches!(&entry.fact, Fact::Note { text } if text == "changed")
+impl Walk<'_> {
+    /// Kills a run as it enters the `nth` of the calls of this name, and checks what comes of it. `false`: it ended before.
+    fn kill_at(&mut self, name: &str, nth: usize) -> bool {
+        self.rounds += 1;
+        assert!(self.rounds < BOUND, "never stopped at both sides of {:?}", self.missed());
+        let half = self.change == Change::Half;
+        let version = if half { 2 } else { self.rounds };
+        let end = if half { "; false" } else { "" };
+        self.scene.migration(version, "change", &format!("sql 'create table t{} (a int)'{end}", self.rounds));
+        let killed = self.scene.killed_at(CALLS, name, nth);
+        let file = self.scene.path(&format!("db/migrate/{version}_change.rb"));
+        if half {
+            fs::remove_file(&file).unwrap();
+        } else {
+            self.ran.push(version.to_string());
+        }
+        let trace = fs::read_to_string(self.scene.path("trace")).unwrap();
+        let calls: Vec<String> = trace.lines().filter(|line| line.contains('(')).map(str::to_owned).collect();
+        // What a failure shows.
+        eprintln!("{name} {nth}: {:?}", calls.last());
+        self.scene.restored();
+        assert_eq!(self.scene.ran(), self.ran, "each migration ran once");
+        // A version without a file is none of anybody's business; a folder of hundreds would be slow.
+        let _ = fs::remove_file(&file);
+        match &calls[..] {
+            _ if !killed => self.complete = calls,
+            [.., after, before] => self.kills.push(Kill { after: after.clone(), before: before.clone() }),
+            [before] => self.kills.push(Kill { after: String::new(), before: before.clone() }),
+            [] => panic!("killed at no call"),
+        }
+        killed
+    }
+
+    /// A named point before or after which no run was killed yet, and what it shows.
+    fn missed(&self) -> Option<(&'static str, &'static str)> {
+        let engine = usize::from(!self.scene.env["DATABASE_URL"].starts_with("sqlite"));
+        let met = |shown: &str| {
+            self.kills.iter().any(|kill| kill.before.contains(shown))
+                && self.kills.iter().any(|kill| kill.after.contains(shown))
+        };
+        NAMED.iter().map(|(what, shown)| (*what, shown[engine])).find(|(_, shown)| !met(shown))
+    }
+
+    /// The calls that show this and those that follow them, each by name and number.
+    fn around(&self, shown: &str) -> Vec<(String, usize)> {
+        let name = |index: usize| self.complete[index].split('(').next().unwrap_or_default();
+        let found = (0..self.complete.len()).filter(|&index| self.complete[index].contains(shown));
+        let near = found.flat_map(|index| [index, index + 1]).filter(|&index| index < self.complete.len());
+        near.map(|index| (name(index).to_owned(), (0..=index).filter(|&earlier| name(earlier) == name(index)).count()))
+            .collect()
+    }
 }
 
-fn began(entry: &Entry, id: &str) -> bool {
-    matches!(&entry.fact, Fact::Began { dyno, .. } if *dyno == id)
+/// Where a run was killed.
+struct Kill {
+    /// The last call that was completed.
+    after: String,
+    /// The call that was not.
+    before: String,
 }

@@ -9,10 +9,7 @@ use std::fs;
 
 use scene::Scene;
 use serde_json::{Value, json};
-use unstuck_standin::{Ailment, AilmentRule, Deploy, Options, Status};
-
-/// Kills `unstuck` itself, from inside the migration command: the moment that every other tool loses.
-const KILL_PARENT: &str = "kill -9 $PPID";
+use unstuck_standin::Options;
 
 #[test]
 fn pending_migrations_are_run_and_every_old_web_process_is_replaced() {
@@ -52,93 +49,6 @@ fn nothing_pending_costs_no_call_no_child_and_no_write() {
 }
 
 #[test]
-fn killed_between_migration_and_restart_the_next_run_pays() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    let before = scene.ids("web");
-    let run = scene.start(&["migrate", "--", "sh", "-c", &format!("bin/rails db:migrate; {KILL_PARENT}")]);
-    assert_eq!(run.wait(), None, "killed by a signal");
-    assert_eq!(scene.ids("web"), before, "nobody restarted");
-    assert_eq!(scene.debts().len(), 1);
-
-    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json();
-    assert_eq!((&status["verdict"], &status["owed"]), (&json!("owed"), &json!(true)));
-    assert_eq!(status["dynos"][0]["stuck"], true);
-    assert_eq!(scene.ids("web"), before, "looking restarts nothing");
-
-    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
-    assert_eq!(report["outcome"], "settled");
-    assert_eq!(report["restart"]["state"], "proved");
-    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
-    assert_eq!(scene.ran(), ["1", "2"], "no migration is run twice");
-    assert_eq!(scene.debts(), [""; 0]);
-    let seq = scene.now();
-    scene.unstuck(&["migrate"]).code(0);
-    assert_eq!(scene.requests(seq), [""; 0]);
-}
-
-#[test]
-fn killed_before_the_migration_did_anything_the_next_run_does_it_all() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.start(&["migrate", "--", "sh", "-c", KILL_PARENT]).wait();
-    assert_eq!(scene.debts().len(), 1);
-    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
-    assert_eq!(report["outcome"], "migrated");
-    assert_eq!(report["restart"]["requests"], 1);
-    assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_child_that_outlives_its_killed_parent_keeps_the_lock() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "touch booted; while [ ! -e go ]; do sleep 0.05; done; sql 'create table two (a)'");
-    let run = scene.start(&["migrate"]);
-    scene.wait_for_file("booted");
-    run.signal(libc::SIGKILL);
-    run.wait();
-    scene.set("UNSTUCK_LOCK_TIMEOUT", "300ms");
-    let busy = scene.unstuck(&["migrate", "--json"]).code(9);
-    assert_eq!(busy.json()["outcome"], "busy");
-    assert!(busy.json()["error"]["message"].as_str().unwrap().contains("process "), "the holder is named: {busy:?}");
-    fs::write(scene.path("go"), "").unwrap();
-    scene.set("UNSTUCK_LOCK_TIMEOUT", "20s");
-    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
-    assert_eq!(report["outcome"], "settled");
-    assert_eq!(scene.ran(), ["1", "2"]);
-}
-
-#[test]
-fn of_two_runs_at_once_one_migrates_and_the_other_finds_it_done() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    let seq = scene.now();
-    let runs: Vec<_> = (0..4).map(|_| scene.start(&["migrate", "--json"])).collect();
-    let mut outcomes: Vec<String> =
-        runs.into_iter().map(|run| run.end().code(0).json()["outcome"].as_str().unwrap().to_owned()).collect();
-    outcomes.sort();
-    assert_eq!(outcomes, ["migrated", "nothing_to_do", "nothing_to_do", "nothing_to_do"]);
-    assert_eq!(scene.writes(seq).len(), 1, "one restart in all");
-    assert_eq!(scene.ran(), ["1", "2"]);
-}
-
-#[test]
-fn a_migration_by_hand_is_owed_as_well() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.sql("insert into schema_migrations values ('7')");
-    let status = scene.unstuck(&["status", "--json", "--exit-code"]).code(7).json();
-    assert_eq!(status["verdict"], "owed");
-    assert_eq!(status["databases"][0]["without_file"], json!(["7"]));
-    assert_eq!(scene.unstuck(&["migrate", "--json"]).code(0).json()["outcome"], "settled");
-    assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
-}
-
-#[test]
 fn the_first_proof_is_made_by_hand() {
     let scene = Scene::new();
     scene.migration(1, "one", "true");
@@ -154,47 +64,6 @@ fn the_first_proof_is_made_by_hand() {
     let report = scene.unstuck(&["restart", "--all", "--json"]).code(0).json();
     assert_eq!((&report["outcome"], &report["restart"]["state"]), (&json!("settled"), &json!("proved")));
     assert_eq!(scene.unstuck(&["status", "--json"]).code(0).json()["verdict"], "clean");
-}
-
-#[test]
-fn a_signal_reaches_the_child_once_and_the_restart_is_asked_for() {
-    let scene = Scene::new();
-    scene.settled();
-    scene.migration(
-        2,
-        "two",
-        "sql 'create table two (a)'; trap 'echo told >> told; exit 1' TERM; touch running; while true; do sleep 0.05; done",
-    );
-    let run = scene.start(&["migrate", "--json"]);
-    scene.wait_for_file("running");
-    let seq = scene.now();
-    run.signal(libc::SIGTERM);
-    let ran = run.end().code(128 + libc::SIGTERM);
-    assert_eq!(ran.json()["outcome"], "interrupted");
-    assert_eq!(fs::read_to_string(scene.path("told")).unwrap(), "told\n");
-    assert_eq!(scene.writes(seq).len(), 1);
-    assert_eq!(scene.debts().len(), 1, "not proved, so still owed");
-}
-
-#[test]
-fn a_signal_before_anything_ran_leaves_nothing() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    let lock = fs::File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(scene.path("db.sqlite3-unstuck.lock"))
-        .unwrap();
-    lock.lock().unwrap();
-    scene.set("UNSTUCK_LOCK_TIMEOUT", "60s");
-    let run = scene.start(&["migrate"]);
-    scene.standin.wait_for(scene.now(), std::time::Duration::from_secs(20), |_| true);
-    run.signal(libc::SIGINT);
-    run.end().code(128 + libc::SIGINT);
-    assert_eq!(scene.ran(), ["1"]);
-    assert_eq!(scene.debts(), [""; 0]);
 }
 
 fn plant(scene: &Scene, value: &str) {
@@ -217,101 +86,6 @@ fn a_run_of_another_life_of_the_server_may_be_alive_and_is_restarted_for_once() 
     assert_eq!(scene.writes(seq).len(), 2, "it may have changed the schema without a version row");
     scene.unstuck(&["restart", "--assume-dead", "0123456789abcdef"]).code(0);
     assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_release_that_succeeds_is_restarted_at_once_by_policy_api() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.in_release(Some(9)).set("UNSTUCK_RESTART_POLICY", "api");
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    let before = scene.ids("web");
-    let report = scene.unstuck(&["migrate", "--json"]).code(0).json();
-    assert_eq!((&report["restart"]["state"], &report["release_phase"]), (&json!("proved"), &json!(true)));
-    assert_eq!(report["restart"]["healthy"], Value::Null, "the release does not wait for the processes to be up");
-    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
-    assert_eq!(scene.debts(), [""; 0]);
-}
-
-#[test]
-fn a_release_that_cannot_prove_its_restart_is_not_failed_for_it() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.in_release(Some(9)).set("UNSTUCK_PROVE_TIMEOUT", "500ms");
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.set_ailments(vec![AilmentRule { dyno: "web".into(), ailment: Ailment::IgnoresRestart, count: None }]);
-    let ran = scene.unstuck(&["migrate", "--json"]).code(0);
-    assert!(ran.err.contains("A RESTART IS STILL OWED"), "{ran:?}");
-    assert_eq!(scene.debts().len(), 1);
-}
-
-#[test]
-fn a_release_that_fails_after_a_change_is_restarted_for() {
-    let mut scene = Scene::new();
-    scene.settled();
-    scene.in_release(Some(9)).set("UNSTUCK_RESTART_POLICY", "handoff");
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.migration(3, "three", "false");
-    let before = scene.ids("web");
-    let report = scene.unstuck(&["migrate", "--json"]).code(3).json();
-    assert_eq!(report["restart"]["state"], "proved");
-    assert!(scene.ids("web").iter().all(|id| !before.contains(id)));
-}
-
-#[test]
-fn a_handed_off_restart_is_checked_by_the_next_run() {
-    for (status, restarts) in [(Status::Succeeded, 0), (Status::Failed, 1)] {
-        let mut scene = Scene::new();
-        scene.settled();
-        let version =
-            scene.standin.deploy(Deploy { release_command: Some("held".into()), ..Deploy::default() }).unwrap();
-        scene.in_release(Some(version)).set("UNSTUCK_RESTART_POLICY", "handoff");
-        scene.unset("HEROKU_API_KEY");
-        scene.migration(2, "two", "sql 'create table two (a)'");
-        let ran = scene.unstuck(&["migrate", "--json"]).code(0);
-        assert_eq!(ran.json()["restart"]["state"], "handed_off", "{ran:?}");
-        assert!(scene.debts()[0].contains(r#""ph":"W""#), "{:?}", scene.debts());
-        assert_eq!(scene.unstuck(&["migrate"]).code(0).out.lines().count(), 1, "said on every run");
-
-        scene.standin.finish_release(version, status);
-        assert!(scene.standin.wait_until_up(std::time::Duration::from_secs(10)));
-        scene.unset("DYNO").unset("HEROKU_RELEASE_VERSION").set("HEROKU_API_KEY", scene::TOKEN);
-        let seq = scene.now();
-        let report = scene.unstuck(&["restart", "--json"]).code(0).json();
-        assert_eq!(report["restart"]["state"], "proved", "{status:?}: {report}");
-        assert_eq!(scene.writes(seq).len(), restarts, "{status:?}");
-        assert_eq!(scene.debts(), [""; 0], "{status:?}");
-    }
-}
-
-#[test]
-fn what_a_release_could_not_prove_is_left_to_the_release() {
-    let mut scene = Scene::new();
-    scene.settled();
-    let version = scene.standin.deploy(Deploy { release_command: Some("held".into()), ..Deploy::default() }).unwrap();
-    scene.in_release(Some(version)).set("UNSTUCK_PROVE_TIMEOUT", "500ms").set("UNSTUCK_RESTART_POLICY", "api");
-    scene.migration(2, "two", "sql 'create table two (a)'");
-    scene.standin.set_ailments(vec![AilmentRule { dyno: "web".into(), ailment: Ailment::IgnoresRestart, count: None }]);
-    scene.unstuck(&["migrate"]).code(0);
-    assert!(scene.debts()[0].contains(r#""ph":"W""#), "{:?}", scene.debts());
-    scene.standin.set_ailments(Vec::new());
-    scene.unset("DYNO").set("UNSTUCK_PROVE_TIMEOUT", "5s");
-    scene.unstuck(&["restart"]).code(4);
-    let waiting = scene.start(&["restart", "--wait", "--json"]);
-    scene.standin.finish_release(version, Status::Succeeded);
-    let seq = scene.now();
-    assert_eq!(waiting.end().code(0).json()["restart"]["requests"], 0);
-    assert_eq!((scene.writes(seq), scene.debts()), (vec![], vec![]));
-}
-
-#[test]
-fn a_release_that_nobody_remembers_carries_nothing() {
-    let scene = Scene::new();
-    scene.settled();
-    plant(&scene, r#"{"v":1,"ph":"W","ep":"-","from":"00000000","n":1,"rel":77,"tag":"01234567","by":"release.1"}"#);
-    let seq = scene.now();
-    scene.unstuck(&["restart"]).code(0);
-    assert_eq!((scene.writes(seq).len(), scene.debts()), (1, vec![]));
 }
 
 #[test]

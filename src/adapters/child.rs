@@ -121,13 +121,17 @@ impl Runner for ChildRunner {
                 Ok(())
             });
         let expression = pipes.connect(expression);
+        // Before anything runs: where no thread is to be had, nothing would read what it says.
+        let (readers, writers) = match pipes.listen() {
+            Ok(ends) => ends,
+            Err(error) => return ended(Exit::CannotStart(error.to_string())),
+        };
         let handle = match expression.start() {
             Ok(handle) => handle,
             Err(error) => return ended(Exit::CannotStart(error.to_string())),
         };
-        // The expression and the pipes own write ends: as long as they are open here, no reader sees the end.
-        drop(expression);
-        let readers = pipes.listen();
+        // As long as a write end is open here, no reader sees the end.
+        drop((expression, writers));
         let group = handle.pids().first().copied().unwrap_or_default();
 
         let exit =
@@ -227,27 +231,27 @@ impl Pipes {
         }
     }
 
-    /// Closes our write ends and passes on what comes.
-    fn listen(self) -> Readers {
+    /// Passes on what comes, from now on. The write ends are given back, to be closed once the child has its own.
+    fn listen(self) -> std::io::Result<(Readers, Vec<os_pipe::PipeWriter>)> {
         let Self { out: (out, out_writer), err, alive, mut alive_reader, to_stderr } = self;
-        drop((out_writer, alive));
+        let mut writers = vec![out_writer, alive];
         let (done, ended) = channel();
-        pump(out, if to_stderr { libc::STDERR_FILENO } else { libc::STDOUT_FILENO }, done.clone());
+        pump(out, if to_stderr { libc::STDERR_FILENO } else { libc::STDOUT_FILENO }, done.clone())?;
         if let Some((err, err_writer)) = err {
-            drop(err_writer);
-            pump(err, libc::STDERR_FILENO, done.clone());
+            writers.push(err_writer);
+            pump(err, libc::STDERR_FILENO, done.clone())?;
         }
-        std::thread::spawn(move || {
+        thread(move || {
             let _ = alive_reader.read(&mut [0]);
             drop(done);
-        });
-        Readers { ended }
+        })?;
+        Ok((Readers { ended }, writers))
     }
 }
 
 /// Copies bytes as they come. A reader that went away does not stop the migration: what it would have read is dropped.
-fn pump(mut from: os_pipe::PipeReader, to: RawFd, done: Sender<()>) {
-    std::thread::spawn(move || {
+fn pump(mut from: os_pipe::PipeReader, to: RawFd, done: Sender<()>) -> std::io::Result<()> {
+    thread(move || {
         // SAFETY: the standard descriptors are open for the whole life of the process.
         let to = unsafe { BorrowedFd::borrow_raw(to) };
         let mut to = to.try_clone_to_owned().ok().map(File::from);
@@ -265,7 +269,12 @@ fn pump(mut from: os_pipe::PipeReader, to: RawFd, done: Sender<()>) {
             }
         }
         drop(done);
-    });
+    })
+}
+
+/// A thread that is not waited for; not to get one is an error, no panic.
+fn thread(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().spawn(work).map(drop)
 }
 
 /// Every reader holds a sender; when the last one ends, the channel is closed.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -200,6 +200,22 @@ impl Scene {
         command
     }
 
+    /// A copy of the application as another machine has it: another home, working directory and place for temporary files.
+    pub fn elsewhere(&self) -> TempDir {
+        let elsewhere = TempDir::new().expect("a directory");
+        for name in ["bin", "db", "ran", "changed"] {
+            symlink(self.path(name), elsewhere.path().join(name)).expect("a link");
+        }
+        elsewhere
+    }
+
+    /// The same command as it is given on that machine.
+    pub fn command_on(&self, machine: &Path, args: &[&str]) -> Command {
+        let mut command = self.command(args);
+        command.current_dir(machine).env("HOME", machine).env("TMPDIR", machine);
+        command
+    }
+
     /// Runs `unstuck` to its end.
     pub fn unstuck(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().expect("unstuck starts"))
@@ -207,8 +223,33 @@ impl Scene {
 
     /// Starts `unstuck` and lets it run.
     pub fn start(&self, args: &[&str]) -> Running {
-        let child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unstuck starts");
-        Running(child)
+        Running::start(self.command(args))
+    }
+
+    /// Starts `unstuck` on that machine and lets it run.
+    pub fn start_on(&self, machine: &Path, args: &[&str]) -> Running {
+        Running::start(self.command_on(machine, args))
+    }
+
+    /// Runs `unstuck migrate` and kills it as it enters the `nth` of the system calls of this name, which has to be among
+    /// `calls`: those that the file `trace` shows afterwards. `false`: it ended before.
+    pub fn killed_at(&self, calls: &[&str], name: &str, nth: usize) -> bool {
+        let status = Command::new("strace")
+            .args(["-qq", "-s", "300", "-o", "trace", "-e", &format!("trace={}", calls.join(",")), "-e"])
+            // Counted for each name by itself.
+            .arg(format!("inject={name}:signal=SIGKILL:when={nth}"))
+            .arg(env!("CARGO_BIN_EXE_unstuck"))
+            .arg("migrate")
+            .current_dir(self.root.path())
+            .env_clear()
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("strace starts");
+        assert!(matches!(status.code(), None | Some(0 | 3)), "{status}");
+        status.code().is_none()
     }
 
     /// What the stock client answers.
@@ -224,6 +265,15 @@ impl Scene {
             "select ar_internal_metadata.value from ar_internal_metadata where ar_internal_metadata.key like 'unstuck:debt:%'",
         );
         rows.lines().map(str::to_owned).collect()
+    }
+
+    /// The phases of all debt rows.
+    pub fn phases(&self) -> Vec<String> {
+        let phase = |value: &String| {
+            let note: Value = serde_json::from_str(value).expect("a record");
+            note["ph"].as_str().expect("a phase").to_owned()
+        };
+        self.debts().iter().map(phase).collect()
     }
 
     /// The versions that the scripted Rails ran, each as often as it was run.
@@ -324,6 +374,17 @@ fn request(entry: &Entry) -> Option<String> {
 pub struct Running(std::process::Child);
 
 impl Running {
+    fn start(mut command: Command) -> Self {
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unstuck starts"))
+    }
+
+    /// Signals the run and the groups of what it started: as the platform does on a dyno.
+    pub fn signal_all(&self, signal: i32) {
+        let children = children_of(&self.0);
+        self.signal(signal);
+        signal_groups(&children, signal);
+    }
+
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.0.id()).expect("a pid");
         // SAFETY: kill takes two integers and touches no memory of ours.
@@ -341,5 +402,21 @@ impl Running {
     /// Waits for a process that was killed, whatever it left in its pipes.
     pub fn wait(mut self) -> Option<i32> {
         self.0.wait().expect("unstuck ends").code()
+    }
+}
+
+/// The processes that a run of `unstuck` started.
+pub fn children_of(run: &std::process::Child) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", run.id())).into_iter().flatten().flatten();
+    let lists: Vec<String> =
+        tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default()).collect();
+    lists.iter().flat_map(|list| list.split_whitespace()).map(|id| id.parse().expect("a pid")).collect()
+}
+
+/// Signals every process of the groups that have these leaders.
+pub fn signal_groups(leaders: &[i32], signal: i32) {
+    for leader in leaders {
+        // SAFETY: kill takes two integers and touches no memory of ours.
+        unsafe { libc::kill(-leader, signal) };
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
-use std::{env, error, fmt, io};
+use std::{env, error, fmt, io, thread};
 
 use rustls::CertificateError;
 use rustls_native_certs::{load_certs_from_paths, load_native_certs};
@@ -249,7 +249,13 @@ impl Resolver for Reaching<DefaultResolver> {
         config: &ureq::config::Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        self.0.resolve(uri, config, timeout).map_err(|error| {
+        // The C library's look-up knows no deadline. The thread is ours, since the library's own way panics where none is to be had.
+        let (answer, answers) = mpsc::channel();
+        let (uri, config, unlimited) = (uri.clone(), config.clone(), NextTimeout::default());
+        let look_up = move || drop(answer.send(DefaultResolver::default().resolve(&uri, &config, unlimited)));
+        thread::Builder::new().spawn(look_up).map_err(|error| NotSent::mark(error.into()))?;
+        let answer = answers.recv_timeout(*timeout.after).unwrap_or(Err(ureq::Error::Timeout(timeout.reason)));
+        answer.map_err(|error| {
             // The system's own words for a name that does not exist have no kind to tell them by.
             NotSent::mark(if matches!(error, ureq::Error::Io(_)) { ureq::Error::HostNotFound } else { error })
         })

@@ -107,6 +107,7 @@ fn resolve(host: &str, port: u16, until: Instant) -> io::Result<Vec<SocketAddr>>
     }
     let (answer, answers) = mpsc::channel();
     let name = host.to_owned();
-    thread::spawn(move || answer.send((name.as_str(), port).to_socket_addrs().map(Vec::from_iter)));
+    let look_up = move || answer.send((name.as_str(), port).to_socket_addrs().map(Vec::from_iter));
+    thread::Builder::new().spawn(look_up)?;
     answers.recv_timeout(left(until)?).map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
