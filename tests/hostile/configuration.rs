@@ -41,12 +41,22 @@ fn survives(file: &[u8], rails: RailsVersion) {
                 }
             }
             Ok(Resolved::Empty { from }) => shown(&from),
+            Err(error) if names_a_key(file) => shown(&error.to_string()),
             Err(error) => {
                 harmless(&error);
                 assert!(error.message.starts_with("config/database.yml"), "{error}");
             }
         }
     }
+}
+
+/// Whether the secret has come to stand in a key, which an error has to name.
+fn names_a_key(file: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(file);
+    text.split(SECRET).skip(1).any(|after| {
+        let end = after.find([',', '}', '\n', '\r', '\'', '"']).unwrap_or(after.len());
+        after[..end].contains(':')
+    })
 }
 
 /// Pieces of which files are made: each is legal somewhere.

@@ -900,7 +900,7 @@ fn drive(door: &Arc<Door>, order: Order, version: Option<u64>) -> (Option<Verdic
 }
 
 fn target(door: &Arc<Door>, index: usize) -> Target {
-    let name = |(version, _): &(u64, Fate)| format!("{version}_change.rb");
+    let name = |(version, _): &(u64, Fate)| format!("{version}_change_{version}.rb");
     let names: Vec<String> = locked(&door.sim).databases[index].files.iter().map(name).collect();
     let files = move || {
         let mut files = Files::default();

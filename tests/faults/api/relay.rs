@@ -52,10 +52,10 @@ impl Relay {
         })
     }
 
-    /// Gives one answer to whatever comes first on a connection, and hears what comes after it.
+    /// Gives one answer to the first head on a connection, whole as it has to come, and hears what comes after it.
     pub fn listener(answer: &'static [u8]) -> Self {
         Self::serve(move |mut stream| {
-            let _ = stream.read(&mut [0; 4096])?;
+            read_head(&mut stream)?;
             stream.write_all(answer)?;
             stream.read(&mut [0; 4096]).map(drop)
         })
