@@ -24,7 +24,9 @@ use jiff::Timestamp;
 use mariadb::{Mariadb, MariadbOptions};
 use postgres::{Certificates, Postgres, PostgresOptions};
 use rails_app::{Database, RailsApp};
-use unstuck::adapters::{self, rails::databases};
+use unstuck::adapters;
+use unstuck::adapters::ledger::Ledger;
+use unstuck::adapters::rails::{databases, migrations};
 use unstuck::ports::Database as _;
 use unstuck::rails::{Overrides, Resolved};
 use unstuck_standin::{Entry, Fact, Options, Standin};
@@ -156,7 +158,7 @@ fn push(root: &Path) -> Row {
     for n in 1..=FEW {
         writeln!(stream, "M 100644 :1 db/migrate/{}_number_{n}.rb", BEFORE + n).unwrap();
     }
-    writeln!(stream, "\n{commit}from refs/heads/main^0\nM 100644 :1 app/0/0/new.rb").unwrap();
+    writeln!(stream, "\n{commit}M 100644 :1 app/0/0/new.rb").unwrap();
     writeln!(stream, "M 100644 :1 db/migrate/{}_late.rb\n", BEFORE + FEW + 1).unwrap();
     drop(stream);
     assert!(import.wait().unwrap().success());
@@ -202,17 +204,9 @@ fn restart_after_child(postgres: &Postgres, root: &Path) -> bool {
         let asked = standin.journal(before).iter().find(|entry| restart(entry)).unwrap().at;
         waits.push(asked.duration_since(ended).as_secs_f64() * 1e3);
     }
-    let env = BTreeMap::from([("RAILS_ENV".to_owned(), "production".to_owned())]);
-    let resolved = databases(root, &env, &Overrides::default()).unwrap();
-    let Resolved::Databases(mut configured) = resolved else { panic!("{resolved:?}") };
-    let mut port = adapters::open(configured.remove(0), env);
-    let look_ms = |_| {
-        let started = Instant::now();
-        port.look().unwrap();
-        started.elapsed().as_secs_f64() * 1e3
-    };
-    // The first one connects, and is dropped.
-    let look_ms = median((0..=RUNS).map(look_ms).skip(1));
+    let mut port = port(root);
+    // The first look connects, and is dropped.
+    let look_ms = median((0..=RUNS).map(|_| timed_ms(|| drop(port.look().unwrap()))).skip(1));
     let wait_ms = median(waits.into_iter());
     let met = wait_ms - look_ms <= AT_MOST_MS;
     println!(
@@ -258,7 +252,44 @@ impl Row {
 fn compare(what: &str, at_most: f64, rounds: usize, app: &RailsApp, stock: Vec<Command>) -> Row {
     let mut unstuck = app.command(UNSTUCK);
     unstuck.arg("migrate");
-    compare_commands(what, at_most, rounds, (unstuck, Path::new("/dev/null")), stock)
+    let row = compare_commands(what, at_most, rounds, (unstuck, Path::new("/dev/null")), stock);
+    parts(app);
+    row
+}
+
+/// What a run with nothing to do is made of: medians, each measured by itself.
+fn parts(app: &RailsApp) {
+    const TIMES: usize = 40;
+    let mut version = app.command(UNSTUCK);
+    version.arg("--version").stdin(Stdio::null());
+    let start_ms = median((0..TIMES).map(|_| measure(&mut version).wall_s * 1e3));
+    let files_ms =
+        median((0..TIMES).map(|_| timed_ms(|| drop(migrations(app.root(), &["db/migrate".to_owned()]).unwrap()))));
+    let connected = |_| {
+        let mut port = port(app.root());
+        let first_ms = timed_ms(|| drop(port.look().unwrap()));
+        (first_ms, timed_ms(|| drop(port.look().unwrap())))
+    };
+    let looks_ms: Vec<(f64, f64)> = (0..TIMES).map(connected).collect();
+    let (first_ms, again_ms) = (median(looks_ms.iter().map(|look| look.0)), median(looks_ms.iter().map(|look| look.1)));
+    println!(
+        "    starting a process {start_ms:.1} ms, listing the files {files_ms:.1} ms, connecting and looking {first_ms:.1} ms \
+         (looking again {again_ms:.1} ms)"
+    );
+}
+
+fn timed_ms(what: impl FnOnce()) -> f64 {
+    let started = Instant::now();
+    what();
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+/// The application's database, as `unstuck` sees it.
+fn port(root: &Path) -> Ledger {
+    let env = BTreeMap::from([("RAILS_ENV".to_owned(), "production".to_owned())]);
+    let resolved = databases(root, &env, &Overrides::default()).unwrap();
+    let Resolved::Databases(mut configured) = resolved else { panic!("{resolved:?}") };
+    adapters::open(configured.remove(0), env)
 }
 
 /// The same for any command of ours, with its standard input.

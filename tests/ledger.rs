@@ -800,7 +800,7 @@ fn a_lock_that_a_pooler_kept_is_named_with_its_session_and_the_way_out() {
 fn a_mariadb_lock_is_named_whoever_holds_it_and_however_long() {
     let place = on_mariadb();
     place.initialise(&["1"]);
-    place.sql("create user bob identified by 'sesame'; grant all on app.* to bob");
+    place.sql(&format!("create user bob identified by '{}'; grant all on app.* to bob", Mariadb::PASSWORD));
     let rails = 2_053_462_845_u64 * u64::from(crc32fast::hash(b"app"));
     let locks = format!("select get_lock('{rails}', 0), get_lock(concat('unstuck:', crc32(database())), 0)");
     let mut ledger = place.open();

@@ -215,7 +215,7 @@ impl Ledger {
             + &self.select_records(Home::Metadata)
             + "commit";
         let answer = self.send(&sql)?;
-        if cell(&answer, 0, 0, 5).is_some_and(truth) {
+        if cell(&answer, 0, 0, 4).is_some_and(truth) {
             return self.look_around();
         }
         self.tables = Tables { versions: true, metadata: true, own: false };
@@ -586,33 +586,37 @@ mod sql {
         }
     }
 
-    /// One row: session id, read-only, epoch, database name, user, whether our own table is there. MySQL has to look through all
-    /// its counters to tell its epoch, so it is asked for it only where the run lock is held, and something depends on it.
+    /// One row: session id, read-only, epoch, database name, whether our own table is there. To tell its epoch takes a server longer
+    /// than all the rest, so it is asked only where the run lock is held, and something depends on it.
     pub fn head(engine: Engine, own: &str, locked: bool) -> String {
+        let epoch = if locked { epoch(engine) } else { "''" };
         match engine {
             Engine::Postgresql => format!(
                 "select pg_backend_pid(), pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool, \
-                 'pg@' || (extract(epoch from pg_postmaster_start_time()) * 1000)::bigint, current_database(), \
-                 current_user, to_regclass('{own}') is not null; "
+                 {epoch}, current_database(), to_regclass('{own}') is not null; "
             ),
-            Engine::Mysql => {
-                let epoch = if locked { EPOCH } else { "''" };
-                format!(
-                    "select connection_id(), @@global.read_only, {epoch}, database(), current_user(), exists(select 1 from \
-                     information_schema.tables where table_schema = database() and table_name = '{own}'); "
-                )
-            }
+            Engine::Mysql => format!(
+                "select connection_id(), @@global.read_only, {epoch}, database(), exists(select 1 from \
+                 information_schema.tables where table_schema = database() and table_name = '{own}'); "
+            ),
             Engine::Sqlite => format!(
-                "select null, 0, '-', 'main', null, exists(select 1 from sqlite_master where type = 'table' and \
-                 name = '{own}'); "
+                "select null, 0, {epoch}, 'main', exists(select 1 from sqlite_master where type = 'table' and name = '{own}'); "
             ),
         }
     }
 
-    /// MySQL and MariaDB keep the server's uptime in different places; each skips the other's comment.
-    const EPOCH: &str = "concat(left(sha1(concat(@@hostname, ':', @@port)), 8), '@', unix_timestamp() - (select variable_value \
-                         from /*!50706 performance_schema.global_status *//*M!100000 information_schema.global_status */ \
-                         where variable_name = 'Uptime'))";
+    fn epoch(engine: Engine) -> &'static str {
+        match engine {
+            Engine::Postgresql => "'pg@' || (extract(epoch from pg_postmaster_start_time()) * 1000)::bigint",
+            // MySQL and MariaDB keep the server's uptime in different places; each skips the other's comment.
+            Engine::Mysql => {
+                "concat(left(sha1(concat(@@hostname, ':', @@port)), 8), '@', unix_timestamp() - (select variable_value from \
+                 /*!50706 performance_schema.global_status *//*M!100000 information_schema.global_status */ where \
+                 variable_name = 'Uptime'))"
+            }
+            Engine::Sqlite => "'-'",
+        }
+    }
 
     /// One row: which of `tables` are there.
     pub fn exists(engine: Engine, tables: &[&str]) -> String {
