@@ -12,10 +12,16 @@ use unstuck::adapters::heroku::{Host, app_id_from_stream_url};
 use unstuck::config::Types;
 use unstuck::debt::{Digest, Entry, Home, Records};
 use unstuck::migrations::{Files, Migration, Migrations, Version};
+use unstuck::push::updates;
 use unstuck::rails::RailsVersion;
 use unstuck::report::clean;
 
 use crate::{SECRET, bounded, cases, harmless, shown};
+
+/// Ids as git writes them: a commit, nothing, and a commit of a SHA-256 repository.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const NOTHING: &str = "0000000000000000000000000000000000000000";
+const LONG_COMMIT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Any character, those that act on a terminal more often than chance would have it.
 fn text() -> impl Strategy<Value = String> {
@@ -56,6 +62,26 @@ proptest! {
         for url in [text.clone(), format!("{host}{text}"), format!("{host}{text}.git"), format!("{text}{host}a.git")] {
             if let Some(app) = hosts.app_of_url(&url) {
                 assert!(app.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{}", app);
+            }
+        }
+    }
+
+    #[test]
+    fn any_hook_input(
+        words in vec(select(vec!["refs/heads/main", "refs/heads/master", "HEAD", "(delete)", COMMIT, NOTHING, LONG_COMMIT, "\u{1b}[31m", " ", "  ", "\n", "\r\n", "\t", ""]), 0..60),
+        bytes in vec(any::<u8>(), 0..200),
+        line in vec(select(vec![COMMIT, NOTHING, LONG_COMMIT, "refs/heads/main", "x"]), 4),
+    ) {
+        for input in [words.concat().into_bytes(), words.join(" ").into_bytes(), bytes, line.join(" ").into_bytes()] {
+            let (updates, strange) = bounded(4, || updates(&input));
+            assert!(updates.len() + strange <= String::from_utf8_lossy(&input).lines().count());
+            for update in updates {
+                // What is asked of the repository is an id, and never git's name of nothing.
+                for id in update.local.iter().chain(&update.remote) {
+                    assert!(matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", id);
+                    assert!(id.bytes().any(|byte| byte != b'0'));
+                }
+                assert!(!update.deploys() || (update.local.is_some() && update.remote_ref.starts_with("refs/heads/ma")));
             }
         }
     }
