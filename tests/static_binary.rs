@@ -42,7 +42,9 @@ impl EmptyRoot {
         fs::write(root.path("etc/resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
         let certificates = "etc/ssl/certs/ca-certificates.crt";
         fs::copy(Path::new("/").join(certificates), root.path(certificates)).expect("package ca-certificates");
-        fs::copy(&*BINARY, root.path("unstuck")).unwrap();
+        // By another process: a child that another test starts meanwhile would inherit our open file, and keep it "busy".
+        let copied = Command::new("cp").arg(&*BINARY).arg(root.path("unstuck")).status().expect("cp runs");
+        assert!(copied.success());
         root
     }
 
