@@ -12,7 +12,7 @@ use serde_json::json;
 use unstuck_standin::{Ailment, AilmentRule, Entry, Fact};
 
 use crate::Fault;
-use crate::scene::{Scene, TOKEN};
+use crate::scene::{Scene, TOKEN, secrets};
 
 pub const FAULTS: &[Fault] = &[
     Fault {
@@ -487,6 +487,7 @@ fn limited(resource: libc::__rlimit_resource_t, limits: Vec<u64>) -> Vec<Option<
 fn lacking(scene: &Scene, version: u64, command: &mut Command, codes: &[i32]) -> Option<i32> {
     let file = next(scene, version);
     let (before, output) = (scene.ran().len(), command.output().unwrap());
+    secrets::keep(&output);
     let said = format!("{:?}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     let code = output.status.code();
     assert!(code.is_none_or(|code| codes.contains(&code)), "{said}");

@@ -3,7 +3,6 @@
 //! Every call is a named point at which the run can be stopped, as SIGKILL would stop it, or the call can fail; before its
 //! effect or after it. Nothing in the program notices the stop: what it would have done next does not happen.
 
-use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -823,9 +822,13 @@ pub fn play(
     let answer = catch_unwind(AssertUnwindSafe(|| drive(&door, order, version)));
     let (verdict, code) = match answer {
         Ok((verdict, code)) => (verdict, Some(code)),
+        Err(payload) if payload.is::<Killed>() => (None, None),
         Err(payload) => {
-            expect_kill(payload);
-            (None, None)
+            // The other run would wait for its turn for ever.
+            if let Some(baton) = &door.baton {
+                baton.end(number);
+            }
+            resume_unwind(payload)
         }
     };
     let mut world = locked(sim);
@@ -842,12 +845,6 @@ pub fn play(
     }
     let points = std::mem::take(&mut *locked(&door.points));
     Played { verdict, code, points }
-}
-
-fn expect_kill(payload: Box<dyn Any + Send>) {
-    if !payload.is::<Killed>() {
-        resume_unwind(payload);
-    }
 }
 
 /// What the commands `migrate` and `restart` do.
