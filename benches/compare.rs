@@ -26,7 +26,7 @@ use postgres::{Certificates, Postgres, PostgresOptions};
 use rails_app::{Database, RailsApp};
 use unstuck::adapters;
 use unstuck::adapters::ledger::Ledger;
-use unstuck::adapters::rails::{databases, migrations};
+use unstuck::adapters::rails::databases;
 use unstuck::ports::Database as _;
 use unstuck::rails::{Overrides, Resolved};
 use unstuck_standin::{Entry, Fact, Options, Standin};
@@ -253,28 +253,41 @@ fn compare(what: &str, at_most: f64, rounds: usize, app: &RailsApp, stock: Vec<C
     let mut unstuck = app.command(UNSTUCK);
     unstuck.arg("migrate");
     let row = compare_commands(what, at_most, rounds, (unstuck, Path::new("/dev/null")), stock);
-    parts(app);
+    parts(app, rounds.min(40));
     row
 }
 
-/// What a run with nothing to do is made of: medians, each measured by itself.
-fn parts(app: &RailsApp) {
-    const TIMES: usize = 40;
-    let mut version = app.command(UNSTUCK);
-    version.arg("--version").stdin(Stdio::null());
-    let start_ms = median((0..TIMES).map(|_| measure(&mut version).wall_s * 1e3));
-    let files_ms =
-        median((0..TIMES).map(|_| timed_ms(|| drop(migrations(app.root(), &["db/migrate".to_owned()]).unwrap()))));
-    let connected = |_| {
-        let mut port = port(app.root());
-        let first_ms = timed_ms(|| drop(port.look().unwrap()));
-        (first_ms, timed_ms(|| drop(port.look().unwrap())))
+/// What a run with nothing to do is made of: whole processes that do one thing more than the one before, in turn. Their
+/// differences hold all that the thing costs, memory that is touched for the first time included, and add up to the run.
+fn parts(app: &RailsApp, rounds: usize) {
+    let (folder, aside) = (app.root().join("db/migrate"), app.root().join("db/aside"));
+    let ours = |words: &[&str]| {
+        let mut command = app.command(UNSTUCK);
+        command.args(words).stdin(Stdio::null());
+        command
     };
-    let looks_ms: Vec<(f64, f64)> = (0..TIMES).map(connected).collect();
-    let (first_ms, again_ms) = (median(looks_ms.iter().map(|look| look.0)), median(looks_ms.iter().map(|look| look.1)));
+    let (mut start, mut configured, mut whole) = (ours(&["--version"]), ours(&["config"]), ours(&["migrate"]));
+    let mut find = app.command("find");
+    find.arg("db/migrate").stdin(Stdio::null());
+    let wall_ms = |command: &mut Command| measure(command).wall_s * 1e3;
+    let rounds: Vec<[f64; 5]> = (0..rounds)
+        .map(|_| {
+            fs::rename(&folder, &aside).unwrap();
+            fs::create_dir(&folder).unwrap();
+            let without_files = wall_ms(&mut whole);
+            fs::remove_dir(&folder).unwrap();
+            fs::rename(&aside, &folder).unwrap();
+            [wall_ms(&mut start), wall_ms(&mut configured), without_files, wall_ms(&mut whole), wall_ms(&mut find)]
+        })
+        .collect();
+    let [start, configured, without_files, whole, find] =
+        [0, 1, 2, 3, 4].map(|column| median(rounds.iter().map(|round| round[column])));
     println!(
-        "    starting a process {start_ms:.1} ms, listing the files {files_ms:.1} ms, connecting and looking {first_ms:.1} ms \
-         (looking again {again_ms:.1} ms)"
+        "    a process {start:.1} ms + configuration {:.1} + database {:.1} + {} files {:.1} (`find` alone: {find:.1} ms)",
+        configured - start,
+        without_files - configured,
+        fs::read_dir(&folder).unwrap().count(),
+        whole - without_files,
     );
 }
 

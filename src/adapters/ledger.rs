@@ -292,13 +292,14 @@ impl Ledger {
         }
     }
 
+    /// Both transactions go in one message: the second one reads what the first one has committed.
     fn write_into(&mut self, home: Home, key: &str, value: &str) -> Result<(), SqlError> {
         let engine = self.config.engine;
         let table = self.table(home);
         self.make(home)?;
-        let read_back = sql::select_value(engine, &table, key);
-        self.transact(&sql::upsert(engine, &table, key, value))?;
-        let answer = self.send(&(self.begin(sql::begin_read(engine)) + &read_back + "commit"))?;
+        let write = self.begin(sql::begin_write(engine)) + &sql::upsert(engine, &table, key, value) + "commit; ";
+        let read_back = self.begin(sql::begin_read(engine)) + &sql::select_value(engine, &table, key) + "commit";
+        let answer = self.send(&(write + &read_back)).inspect_err(|_| self.take_back())?;
         if cell(&answer, 0, 0, 0) == Some(value) {
             return Ok(());
         }
