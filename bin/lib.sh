@@ -102,8 +102,27 @@ need_rails() {
     die "$(command -v ruby) has no Rails; Debian's /usr/bin/ruby has it (package ruby-rails): put it first in PATH"
 }
 
+# Where cargo puts what it builds.
+target_dir() {
+  cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}
+
+# What every release build is given, one word a line: no path of this machine is in the binary, so that two builds are equal.
+release_options() {
+  printf '%s\n' --config \
+    "target.'cfg(all())'.rustflags = ['--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/unstuck']"
+}
+
 # build PACKAGE [OPTION...]: builds its binary of the same name and prints where that is.
 build() {
   cargo build --quiet --package "$1" --bin "$1" --message-format=json-render-diagnostics "${@:2}" |
     grep -o "\"executable\":\"[^\"]*/$1\"" | cut -d'"' -f4
+}
+
+# build_release [OPTION...]: the binary that is published.
+# shellcheck disable=SC2120 # Not every caller has an option.
+build_release() {
+  local options
+  mapfile -t options < <(release_options)
+  build unstuck --release --locked "${options[@]}" "$@"
 }

@@ -4,13 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+/// The version, the commit that it was built from, and the target that it was built for.
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (", env!("UNSTUCK_COMMIT"), ", ", env!("UNSTUCK_TARGET"), ")");
+
 /// A restart always follows a migration: Rails on Heroku without stuck dynos.
 ///
 /// A Rails process reads the columns of its tables once. After a migration, every process that booted before it fails, or
 /// loses what is written to the new columns, until it is restarted: a stuck dyno. unstuck runs what is pending, restarts, and
 /// proves that no old process is left. Killed half-way, it knows at its next run that a restart is owed.
 #[derive(Debug, Parser)]
-#[command(name = "unstuck", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "unstuck", version, long_version = VERSION, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   release: unstuck migrate          the line for your Procfile
@@ -174,12 +178,53 @@ Examples:
   .git/hooks/pre-push:   exec unstuck pre-push \"$@\"
   git push --no-verify   pushes without asking the hook")]
     PrePush(PrePush),
+    /// Remove what unstuck has written into the database: the way to leave
+    ///
+    /// unstuck keeps records under keys that begin with `unstuck:` in Rails' `ar_internal_metadata`, or, where that cannot be had,
+    /// in a table `unstuck_debt` of its own, which goes when it is empty. They are this app's alone; records of other apps, which come
+    /// with a copied database, stay unless --all-apps is given. Nothing else is touched, and no dyno.
+    ///
+    /// While a restart is owed, this is refused: the record is all that knows of it.
+    #[command(after_help = "\
+Examples:
+  unstuck forget              before unstuck is taken out of the Procfile
+  unstuck forget --force      although a restart is owed: restart by hand, then
+  unstuck forget --all-apps   in a copy of another app's database")]
+    Forget(Forget),
     /// Print completions for a shell
-    #[command(after_help = "Example:\n  unstuck completions bash > /etc/bash_completion.d/unstuck")]
+    #[command(after_help = "\
+Examples:
+  unstuck completions bash > /etc/bash_completion.d/unstuck
+  unstuck completions zsh > \"${fpath[1]}/_unstuck\"
+  unstuck completions fish > ~/.config/fish/completions/unstuck.fish
+  unstuck completions powershell >> $PROFILE")]
     Completions { shell: clap_complete::Shell },
-    /// Print the man page
-    #[command(after_help = "Example:\n  unstuck man | man -l -")]
-    Man,
+    /// Print a manual page
+    #[command(after_help = "\
+Examples:
+  unstuck man | man -l -
+  unstuck man migrate | man -l -
+  unstuck man --out /usr/local/share/man/man1")]
+    Man(Man),
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Forget {
+    /// Forget also that a restart is owed
+    #[arg(long)]
+    pub force: bool,
+    /// Remove the records of every app
+    #[arg(long)]
+    pub all_apps: bool,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Man {
+    /// The command that the page is about [default: all of unstuck]
+    pub command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default, ClapArgs)]

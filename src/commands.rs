@@ -1,14 +1,16 @@
 //! The commands: each puts the parts together and returns the exit code.
 
+mod forget;
+mod manual;
 mod pre_push;
 
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::CommandFactory as _;
 use serde_json::{Value, json};
 
+pub use self::forget::forget;
+pub use self::manual::{completions, man};
 pub use self::pre_push::pre_push;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
@@ -16,7 +18,7 @@ use crate::adapters::child::ChildRunner;
 use crate::adapters::credentials;
 use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
-use crate::args::{self, Args};
+use crate::args;
 use crate::config::{Settings, Types};
 use crate::debt::{self, Intent, Standing, Verdict};
 use crate::dynos::{Dyno, DynoList};
@@ -425,20 +427,6 @@ fn database_document(database: &rails::Database) -> Value {
         "schema_migrations_table": database.schema_migrations_table,
         "from": database.from,
     })
-}
-
-pub fn completions(shell: clap_complete::Shell) -> u8 {
-    clap_complete::generate(shell, &mut Args::command(), "unstuck", &mut std::io::stdout());
-    0
-}
-
-pub fn man() -> Result<u8> {
-    let mut page = Vec::new();
-    let failed = |error| Error::new(Kind::System, "cannot write the man page").because(error);
-    clap_mangen::Man::new(Args::command()).render(&mut page).map_err(failed)?;
-    // Whoever closed the pager has read enough.
-    let _ = std::io::stdout().write_all(&page);
-    Ok(0)
 }
 
 /// The databases and the ways to them. `None`: one is configured, but empty.

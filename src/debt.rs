@@ -269,6 +269,11 @@ impl Records {
         apps
     }
 
+    /// The keys of all records of one app, whatever they say.
+    pub fn keys_of(&self, app: &str) -> Vec<String> {
+        self.entries.iter().filter(|entry| owner(&entry.key) == Some(app)).map(|entry| entry.key.clone()).collect()
+    }
+
     /// Whether somebody, whoever it is, may owe a restart here: a debt row, or a proof of other versions or of fewer types.
     pub fn doubtful(&self, versions: &Digest, types: &Types) -> bool {
         let in_doubt = |proved: Proved| proved.ver != versions.as_str() || !proved.covers(types);

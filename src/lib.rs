@@ -67,7 +67,8 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
         Command::PrePush(push) => Ok(commands::pre_push(&load(&How::default(), &[])?, push, reporter)),
         Command::Config => commands::config(&load(&How::default(), &[])?, reporter),
         Command::Completions { shell } => Ok(commands::completions(*shell)),
-        Command::Man => commands::man(),
+        Command::Forget(forget) => commands::forget(&load(&How::default(), &[])?, forget, reporter),
+        Command::Man(page) => commands::man(page),
     }
 }
 

@@ -1,0 +1,149 @@
+# shellcheck shell=bash
+# What the buildpack's scripts share, classic and Cloud Native. They run on other people's machines: nothing but bash and the
+# tools of Heroku's build images is used.
+
+buildpack=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Heroku sets it for its own clone; a git command of ours would look there.
+unset GIT_DIR
+
+heading() {
+  printf -- '-----> %s\n' "$*"
+}
+
+say() {
+  printf '       %s\n' "$*"
+}
+
+# warn LINE...: as Heroku's own buildpacks print a warning.
+warn() {
+  printf ' !     %s\n' "$@" >&2
+}
+
+die() {
+  warn "$@"
+  exit 1
+}
+
+# about KEY: this value of buildpack.toml; nothing where it is not there.
+about() {
+  sed -n "s/^$1 = \"\\(.*\\)\"\$/\\1/p" "$buildpack/buildpack.toml" | head -n 1
+}
+
+# Whether the folder holds a Rails application, or another one that keeps migrations as Rails does.
+holds_rails() {
+  [ -e "$1/bin/rails" ] || [ -e "$1/config/application.rb" ] || [ -e "$1/config/database.yml" ] || [ -d "$1/db/migrate" ]
+}
+
+# own_release FOLDER: the command of the Procfile's release line; nothing where there is none. Heroku takes the last of several.
+own_release() {
+  [ -f "$1/Procfile" ] || return 0
+  sed -n 's/^release:[[:space:]]*\([^[:space:]].*\)$/\1/p' "$1/Procfile" | tr -d '\r' | tail -n 1
+}
+
+# The machine that the image is for: Cloud Native builds name it, classic ones run on it.
+machine() {
+  case "${CNB_TARGET_ARCH:-$(uname -m)}" in
+    amd64 | x86_64) echo x86_64 ;;
+    arm64 | aarch64) echo aarch64 ;;
+    *) die "there is no unstuck for ${CNB_TARGET_ARCH:-$(uname -m)}" ;;
+  esac
+}
+
+sum_of() {
+  sha256sum <"$1" | cut -d ' ' -f 1
+}
+
+# setting NAME FOLDER: a config var of the build: a file in FOLDER, as both kinds of buildpacks get it, or the environment.
+setting() {
+  if [ -f "$2/$1" ]; then
+    cat "$2/$1"
+  else
+    printf '%s' "${!1:-}"
+  fi
+}
+
+# fetch TARGET CACHE SETTINGS: puts the binary at TARGET, verified, and sets `origin` to where it is from. An archive that carries
+# it needs no network. Otherwise there is one download, none while CACHE has what is asked for.
+fetch() {
+  local target=$1 cache=$2 settings=$3 machine carried url wanted
+  machine=$(machine)
+  carried=$buildpack/dist/$machine/unstuck
+  mkdir -p "$(dirname "$target")"
+
+  if [ -f "$carried" ]; then
+    wanted=$(sed -n "s|^\\([0-9a-f]\\{64\\}\\)  $machine/unstuck\$|\\1|p" "$buildpack/dist/SHA256SUMS")
+    [ "$(sum_of "$carried")" = "$wanted" ] ||
+      die "The binary in this buildpack is not the one that was packed." "Take a fresh copy of the buildpack's archive."
+    install -m 755 "$carried" "$target"
+    origin=carried
+    return
+  fi
+
+  url=$(setting UNSTUCK_BUILDPACK_URL "$settings")
+  wanted=$(setting UNSTUCK_BUILDPACK_SHA256 "$settings")
+  url=${url:-$(about "url_$machine")}
+  wanted=${wanted:-$(about "sha256_$machine")}
+  if [ -z "$url" ] || [ -z "$wanted" ]; then
+    die "This copy of the buildpack carries no binary for $machine and knows of none to download." \
+      "Use the archive unstuck-buildpack-VERSION.tgz of a release (bin/package makes one)," \
+      "or name an archive: UNSTUCK_BUILDPACK_URL and UNSTUCK_BUILDPACK_SHA256, both as config vars."
+  fi
+
+  if [ "$(cat "$cache/sha256" 2>/dev/null)" = "$wanted" ] && [ -x "$cache/unstuck" ] &&
+    [ "$(sum_of "$cache/unstuck")" = "$(cat "$cache/sum" 2>/dev/null)" ]; then
+    install -m 755 "$cache/unstuck" "$target"
+    origin=cache
+    return
+  fi
+  download "$url" "$wanted" "$cache"
+  install -m 755 "$cache/unstuck" "$target"
+  origin=download
+}
+
+# download URL SHA256 CACHE: the archive, verified before it is opened; what it holds goes to CACHE.
+download() {
+  local url=$1 wanted=$2 cache=$3 scratch found code=0
+  scratch=$(mktemp -d)
+  # The address may hold a password: it is not printed, and neither is what curl says of it.
+  curl --silent --fail --location --retry 3 --retry-connrefused --connect-timeout 10 --max-time 120 \
+    --output "$scratch/archive" -- "$url" 2>/dev/null || code=$?
+  if [ "$code" != 0 ]; then
+    rm -rf "$scratch"
+    die "The download failed: curl ended with $code (man curl, EXIT CODES)." \
+      "Try again, or use the archive that carries the binary."
+  fi
+  found=$(sum_of "$scratch/archive")
+  if [ "$found" != "$wanted" ]; then
+    rm -rf "$scratch"
+    die "What was downloaded is not what was asked for; nothing of it is used." "expected sha256 $wanted" "found    sha256 $found"
+  fi
+  tar -xzf "$scratch/archive" -C "$scratch" --wildcards --transform 's|.*/||' '*/unstuck' ||
+    die "The archive holds no file 'unstuck'."
+  rm -rf "$cache"
+  mkdir -p "$cache"
+  install -m 755 "$scratch/unstuck" "$cache/unstuck"
+  sum_of "$cache/unstuck" >"$cache/sum"
+  printf '%s\n' "$wanted" >"$cache/sha256"
+  rm -rf "$scratch"
+}
+
+# announce BINARY SETTINGS FOLDER: what was installed, and what will run it.
+announce() {
+  local binary=$1 settings=$2 folder=$3 line version
+  version=$("$binary" --version) || die "The binary does not run on this stack (${STACK:-unknown})."
+  say "$version, $origin"
+  line=$(own_release "$folder")
+  case $line in
+    '') say "The Procfile has no release line: added 'release: unstuck migrate'" ;;
+    *unstuck*) say "The Procfile runs it: 'release: $line'" ;;
+    *)
+      warn "The Procfile's release line does not run unstuck: 'release: $line'" \
+        "Make it 'release: unstuck migrate', or migrations stay without their restart."
+      ;;
+  esac
+  if [ ! -f "$settings/HEROKU_API_KEY" ] && [ -z "${HEROKU_API_KEY:-}" ]; then
+    warn "HEROKU_API_KEY is not set: unstuck will refuse to migrate, since it could not restart." \
+      "Make a token: heroku authorizations:create --description unstuck --scope read,write" \
+      "and set it:   heroku config:set HEROKU_API_KEY=TOKEN"
+  fi
+}

@@ -1,0 +1,62 @@
+//! What packagers and shells ask for: completions, manual pages, the version.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
+
+#[path = "support/scene.rs"]
+mod scene;
+
+use std::fs;
+use std::process::Command;
+
+use scene::Ran;
+
+fn unstuck(arguments: &[&str]) -> Ran {
+    Ran::of(Command::new(env!("CARGO_BIN_EXE_unstuck")).args(arguments).output().unwrap())
+}
+
+/// The names of all commands, as the help lists them.
+fn commands() -> Vec<String> {
+    let help = unstuck(&["--help"]).code(0).out;
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let (list, _) = list.split_once("\n\n").unwrap();
+    let indented = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    indented.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+}
+
+#[test]
+fn every_command_has_a_page_and_help_with_examples() {
+    let folder = tempfile::tempdir().unwrap();
+    unstuck(&["man", "--out", folder.path().to_str().unwrap()]).code(0);
+    assert!(commands().len() >= 7, "{:?}", commands());
+    for command in commands() {
+        let page = fs::read_to_string(folder.path().join(format!("unstuck-{command}.1"))).unwrap();
+        assert!(page.contains(&format!(".TH unstuck-{command} 1")), "{command}: {page}");
+        assert_eq!(unstuck(&["man", &command]).code(0).out, page, "{command}");
+        let help = unstuck(&[&command, "--help"]).code(0).out;
+        assert!(help.contains("Example"), "{command} --help shows no example");
+    }
+    assert!(fs::read_to_string(folder.path().join("unstuck.1")).unwrap() == unstuck(&["man"]).code(0).out);
+    assert!(unstuck(&["man", "nope"]).code(2).err.contains("there is no command `nope`"));
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = unstuck(&["completions", shell]).code(0).out;
+        for command in commands() {
+            assert!(script.contains(&command), "{shell} does not know {command}");
+        }
+    }
+}
+
+#[test]
+fn the_version_names_commit_and_target() {
+    let long = unstuck(&["--version"]).code(0).out;
+    let head =
+        Command::new("git").args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let head = String::from_utf8(head.stdout).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let begin = format!("unstuck {version} ({}, ", &head[..10]);
+    assert!(long.starts_with(&begin) && long.contains(std::env::consts::ARCH), "{long}, not {begin}");
+    assert_eq!(unstuck(&["-V"]).code(0).out, format!("unstuck {version}\n"));
+}
