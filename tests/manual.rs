@@ -1,4 +1,4 @@
-//! What packagers and shells ask for: completions, manual pages, the version.
+//! What packagers and shells ask for: completions, manual pages, the version; and what people copy.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
 
@@ -8,7 +8,9 @@ mod scene;
 use std::fs;
 use std::process::Command;
 
+use clap::Parser as _;
 use scene::Ran;
+use unstuck::args::Args;
 
 fn unstuck(arguments: &[&str]) -> Ran {
     Ran::of(Command::new(env!("CARGO_BIN_EXE_unstuck")).args(arguments).output().unwrap())
@@ -59,4 +61,53 @@ fn the_version_names_commit_and_target() {
     let begin = format!("unstuck {version} ({}, ", &head[..10]);
     assert!(long.starts_with(&begin) && long.contains(std::env::consts::ARCH), "{long}, not {begin}");
     assert_eq!(unstuck(&["-V"]).code(0).out, format!("unstuck {version}\n"));
+}
+
+/// What people copy from the README: a fenced block's language, and its text.
+fn blocks() -> Vec<(String, String)> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let fenced = readme.split("```").skip(1).step_by(2);
+    let block = |text: &str| text.split_once('\n').map(|(language, text)| (language.to_owned(), text.to_owned()));
+    fenced.filter_map(block).collect()
+}
+
+#[test]
+fn what_people_copy_from_the_readme_can_be_read() {
+    let blocks = blocks();
+    let of = |wanted: &str| {
+        blocks.iter().filter(|(language, _)| language == wanted).map(|(_, text)| text.clone()).collect::<Vec<_>>()
+    };
+    for text in of("yaml") {
+        serde_yaml::from_str::<serde_yaml::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    }
+    for text in of("json") {
+        serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    }
+    assert!(of("yaml").len() >= 3 && of("json").len() >= 2, "{blocks:?}");
+}
+
+#[test]
+fn what_people_copy_from_the_readme_is_what_the_program_takes() {
+    let procfile = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Procfile.example")).unwrap();
+    let texts = blocks().into_iter().map(|(_, text)| text).chain([procfile]);
+    let mut tried = 0;
+    for line in texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()) {
+        let command =
+            line.trim_start_matches(['$', '-', ' ']).trim_start_matches("release: ").trim_start_matches("web: ");
+        let Some(command) = command.trim_start_matches("./").strip_prefix("unstuck ") else { continue };
+        // What it prints of itself is no command.
+        if command.starts_with(|first: char| first.is_ascii_digit()) {
+            continue;
+        }
+        // Up to whatever the shell takes for itself.
+        let words = shlex::split(command).unwrap();
+        let words = words.iter().take_while(|word| !["|", "&&", ">", ">>", "#"].contains(&word.as_str()));
+        let parsed = Args::try_parse_from(["unstuck"].into_iter().chain(words.map(String::as_str)));
+        assert!(
+            parsed.as_ref().is_ok() || parsed.as_ref().is_err_and(|error| !error.use_stderr()),
+            "{line}: {parsed:?}"
+        );
+        tried += 1;
+    }
+    assert!(tried >= 5, "only {tried} commands");
 }
