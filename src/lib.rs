@@ -19,6 +19,7 @@ pub mod config;
 pub mod debt;
 pub mod dynos;
 pub mod error;
+pub mod findings;
 pub mod locks;
 pub mod migrations;
 pub mod observe;

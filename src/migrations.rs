@@ -328,6 +328,51 @@ fn missing<'a, A, B>(
     })
 }
 
+/// The versions and class names of a few files, to find their like among many without keeping the many.
+#[derive(Debug)]
+pub struct Kin {
+    versions: Vec<Version>,
+    names: Vec<u64>,
+}
+
+impl Kin {
+    pub fn of<'a>(file_names: impl Iterator<Item = &'a [u8]>) -> Self {
+        let parts: Vec<Parts> = file_names.filter_map(Parts::of).collect();
+        let mut versions: Vec<Version> = parts.iter().map(|parts| Version::from_digits(parts.version)).collect();
+        let mut names: Vec<u64> = parts.iter().map(|parts| mixed(parts.name)).collect();
+        versions.sort_unstable();
+        names.sort_unstable();
+        Self { versions, names }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.versions.is_empty()
+    }
+
+    /// Whether the file is one of the few, or could not stand beside them: it has the version of one, perhaps the class name of
+    /// one, or no legal name.
+    pub fn has(&self, file_name: &[u8]) -> bool {
+        Parts::of(file_name).is_none_or(|parts| {
+            self.versions.binary_search(&Version::from_digits(parts.version)).is_ok()
+                || self.names.binary_search(&mixed(parts.name)).is_ok()
+        })
+    }
+
+    /// The newest version among `file_names`, and those that are versions of the few as well, ascending.
+    pub fn applied<'a>(&self, file_names: impl Iterator<Item = &'a [u8]>) -> (Option<Version>, Vec<Version>) {
+        let versions = file_names.filter_map(Parts::of).map(|parts| Version::from_digits(parts.version));
+        let mut shared = Vec::new();
+        let newest = versions.inspect(|version| {
+            if self.versions.binary_search(version).is_ok() {
+                shared.push(version.clone());
+            }
+        });
+        let newest = newest.max();
+        shared.sort_unstable();
+        (newest, shared)
+    }
+}
+
 /// A number for a class name. Two that differ come from two names; two that are equal are worth a closer look.
 fn mixed(name: &str) -> u64 {
     camelized(name)

@@ -6,6 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use git2::Oid;
+
+use crate::error::Error;
+use crate::findings::{Finding, Place, Severity};
 use crate::migrations::{Files, Migration, Migrations, Version};
 
 /// Heroku builds what is pushed to one of these, and ignores every other reference.
@@ -58,36 +62,46 @@ pub fn updates(input: &[u8]) -> (Vec<Update>, usize) {
     (lines.into_iter().flatten().collect(), strange)
 }
 
-/// The migrations of one folder at both ends: paths, each with the id of its content.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How one folder of migrations differs between the two ends.
+#[derive(Debug, Default)]
 pub struct Folder {
-    pub deployed: BTreeMap<PathBuf, String>,
-    pub pushed: BTreeMap<PathBuf, String>,
+    /// What is not the same at both ends.
+    pub changes: Vec<Change>,
+    /// Of the pushed files those that are new, and those that could not stand beside them.
+    pub pushed: Files,
+    /// The versions of new files that deployed ones have as well, ascending.
+    pub applied: Vec<Version>,
+    /// The newest of the deployed versions, where something is new.
+    pub newest_deployed: Option<Version>,
+}
+
+/// A file that came, went, or has another content: the id at each end, none where it is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub path: PathBuf,
+    pub deployed: Option<Oid>,
+    pub pushed: Option<Oid>,
 }
 
 /// What a push does to the migrations.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Plan {
     /// What the release will run, by folder and version.
-    pub pending: Vec<Migration>,
-    /// Why the push is refused.
+    pub pending: Vec<Pending>,
     pub findings: Vec<Finding>,
 }
 
-/// Something that is certain to fail or to hurt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// A short name: `edited`, `deleted`, `renamed`, `illegal`.
-    pub rule: &'static str,
-    pub path: Option<PathBuf>,
-    pub message: String,
-    /// The safe way.
-    pub remedy: &'static str,
+/// A migration that the release will run.
+#[derive(Debug)]
+pub struct Pending {
+    pub migration: Migration,
+    /// The id of its content.
+    pub content: Oid,
 }
 
 impl Plan {
     /// Compares what the remote has with what is pushed.
-    pub fn of(folders: &[Folder]) -> Self {
+    pub fn of(folders: Vec<Folder>) -> Self {
         let mut plan = Self::default();
         for folder in folders {
             plan.judge(folder);
@@ -95,53 +109,81 @@ impl Plan {
         plan
     }
 
-    fn judge(&mut self, folder: &Folder) {
-        let mut files = Files::default();
-        files.begin();
-        for path in folder.pushed.keys() {
-            files.enter(path.parent().unwrap_or(Path::new("")).to_owned());
-            files.push(path.file_name().unwrap_or_default().as_encoded_bytes());
+    fn judge(&mut self, folder: Folder) {
+        let Folder { changes, pushed, applied, newest_deployed } = folder;
+        let (gone, rest): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.pushed.is_none());
+        let (new, edited): (Vec<&Change>, Vec<&Change>) =
+            rest.into_iter().partition(|change| change.deployed.is_none());
+        self.findings.extend(edited.iter().map(|change| edit(change)));
+        self.findings.extend(gone.iter().filter_map(|change| loss(change, &new)));
+        // What was illegal before is no news where nothing new is to run.
+        if new.is_empty() {
+            return;
         }
-        match Migrations::of(files) {
+        let contents: BTreeMap<&Path, Oid> =
+            new.iter().filter_map(|change| Some((change.path.as_path(), change.pushed?))).collect();
+        match Migrations::of(pushed) {
             Ok(pushed) => {
-                let mut deployed: Vec<Version> = folder.deployed.keys().filter_map(|path| version(path)).collect();
-                deployed.sort_unstable();
-                self.pending.extend(pushed.pending(&deployed));
+                for migration in pushed.pending(&applied) {
+                    let Some(content) = contents.get(migration.path.as_path()).copied() else { continue };
+                    self.findings.extend(newest_deployed.as_ref().and_then(|newest| out_of_order(&migration, newest)));
+                    self.pending.push(Pending { migration, content });
+                }
             }
-            Err(error) => self.findings.push(Finding {
-                rule: "illegal",
-                path: None,
-                message: error.message,
-                remedy: "Rails would refuse all migrations: rename one of the files",
-            }),
-        }
-        let pushed: BTreeMap<Version, (&PathBuf, &String)> =
-            folder.pushed.iter().filter_map(|(path, content)| Some((version(path)?, (path, content)))).collect();
-        for (path, content) in &folder.deployed {
-            let Some(version) = version(path) else { continue };
-            let (rule, message, remedy) = match pushed.get(&version) {
-                None => (
-                    "deleted",
-                    "was deployed and is deleted: whoever sets up a database from the migrations gets another schema"
-                        .to_owned(),
-                    "keep the file; undo what it did with a new migration",
-                ),
-                Some((now, _)) if *now != path => (
-                    "renamed",
-                    format!("was deployed and is renamed to {}: it will not run again", now.display()),
-                    "give it its name back",
-                ),
-                Some((_, now)) if *now != content => (
-                    "edited",
-                    "was deployed and is edited: it has run already and will not run again".to_owned(),
-                    "take the edit back, and write it as a new migration",
-                ),
-                Some(_) => continue,
-            };
-            let message = format!("{} {message}", path.display());
-            self.findings.push(Finding { rule, path: Some(path.clone()), message, remedy });
+            Err(error) => self.findings.push(illegal(error, &new)),
         }
     }
+}
+/// A finding about a whole file.
+fn of_file(rule: &'static str, severity: Severity, path: &Path, message: String, remedy: &[&str]) -> Finding {
+    Finding {
+        rule,
+        severity,
+        place: Some(Place { path: path.to_owned(), line: 0, column: 0, excerpt: String::new() }),
+        message,
+        remedy: remedy.iter().map(|&step| step.to_owned()).collect(),
+    }
+}
+
+fn edit(change: &Change) -> Finding {
+    let message = "was deployed and is edited: it has run already and will not run again".to_owned();
+    let remedy = ["take the edit back", "write what it should do as a new migration"];
+    of_file("edited", Severity::Refusal, &change.path, message, &remedy)
+}
+
+/// What it means that a deployed migration is gone; `new` are the files that came. Nothing where Rails took no notice of it.
+fn loss(gone: &Change, new: &[&Change]) -> Option<Finding> {
+    let lost = version(&gone.path)?;
+    let refusal = |rule, message, remedy: &[&str]| of_file(rule, Severity::Refusal, &gone.path, message, remedy);
+    if let Some(now) = new.iter().find(|change| version(&change.path).as_ref() == Some(&lost)) {
+        let message = format!("was deployed and is renamed to {}: it will not run again", now.path.display());
+        return Some(refusal("renamed", message, &["give it its name back"]));
+    }
+    if let Some(now) = new.iter().find(|change| change.pushed == gone.deployed && version(&change.path).is_some()) {
+        let message =
+            format!("was deployed and has another version as {}: it would run a second time", now.path.display());
+        return Some(refusal("renamed", message, &["give it its version back"]));
+    }
+    let message = "was deployed and is deleted: whoever sets up a database from the migrations gets another schema";
+    let remedy = ["bring the file back", "undo what it did with a new migration"];
+    Some(refusal("deleted", message.to_owned(), &remedy))
+}
+
+fn out_of_order(migration: &Migration, newest: &Version) -> Option<Finding> {
+    let message = format!(
+        "its version is older than {newest}, the newest that is deployed: it runs after migrations that were written later, \
+         and a database that is set up anew runs them in another order"
+    );
+    let remedy = ["give it a version of today, unless it depends on nothing that came later"];
+    (migration.version < *newest).then(|| of_file("out-of-order", Severity::Warning, &migration.path, message, &remedy))
+}
+
+/// Why Rails would refuse all migrations. The place is the new file that has no legal name, where there is one.
+fn illegal(error: Error, new: &[&Change]) -> Finding {
+    let place = new.iter().find(|change| version(&change.path).is_none()).or(new.first());
+    let path = place.map_or(Path::new(""), |change| &change.path);
+    let remedy = ["rename one of the files: Rails refuses to run any migration"];
+    of_file("illegal", Severity::Refusal, path, error.message, &remedy)
 }
 
 fn version(path: &Path) -> Option<Version> {
@@ -151,6 +193,7 @@ fn version(path: &Path) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::migrations::Kin;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     const ZERO: &str = "0000000000000000000000000000000000000000";
@@ -185,27 +228,49 @@ mod tests {
 
     #[test]
     fn a_push_is_compared_with_what_is_deployed() {
-        let folder = |deployed: &[(&str, &str)], pushed: &[(&str, &str)]| {
-            let files = |files: &[(&str, &str)]| {
-                files.iter().map(|(path, id)| (PathBuf::from(path), (*id).to_owned())).collect()
-            };
-            Folder { deployed: files(deployed), pushed: files(pushed) }
-        };
-        let one = ("db/migrate/1_one.rb", "a");
+        let one = ("1_one.rb", "a");
         for (deployed, pushed, pending, rules) in [
             (&[][..], &[one][..], &["One"][..], &[][..]),
             (&[one], &[one], &[], &[]),
-            (&[one], &[one, ("db/migrate/3_c.rb", "c"), ("db/migrate/2_b.rb", "b")], &["B", "C"], &[]),
-            (&[one], &[("db/migrate/1_one.rb", "b")], &[], &["edited"]),
-            (&[one], &[("db/migrate/001_one.rb", "a")], &[], &["renamed"]),
+            (&[one], &[one, ("3_c.rb", "c"), ("2_b.rb", "b")], &["B", "C"], &[]),
+            (&[one], &[("1_one.rb", "b")], &[], &["edited"]),
+            (&[one], &[("001_one.rb", "a")], &[], &["renamed"]),
+            (&[one], &[("2_one.rb", "a")], &["One"], &["renamed"]),
             (&[one], &[], &[], &["deleted"]),
-            (&[one], &[one, ("db/migrate/1_two.rb", "b")], &[], &["illegal", "renamed"]),
-            (&[], &[("db/migrate/1_Bad.rb", "b")], &[], &["illegal"]),
+            (&[one], &[one, ("1_two.rb", "b")], &[], &["illegal"]),
+            (&[one], &[one, ("2_one.rb", "b")], &[], &["illegal"]),
+            (&[one, ("1_two.rb", "b")], &[one], &[], &["deleted"]),
+            (&[one, ("3_c.rb", "b")], &[one, ("3_c.rb", "b"), ("2_b.rb", "c")], &["B"], &["out-of-order"]),
+            (&[], &[("1_Bad.rb", "b")], &[], &["illegal"]),
+            (&[("1_Bad.rb", "b")], &[], &[], &[]),
         ] {
-            let plan = Plan::of(&[folder(deployed, pushed)]);
-            let names: Vec<&str> = plan.pending.iter().map(|migration| migration.name.as_str()).collect();
+            let plan = Plan::of(vec![folder(deployed, pushed)]);
+            let names: Vec<&str> = plan.pending.iter().map(|pending| pending.migration.name.as_str()).collect();
             let found: Vec<&str> = plan.findings.iter().map(|finding| finding.rule).collect();
             assert_eq!((names.as_slice(), found.as_slice()), (pending, rules), "{deployed:?} {pushed:?}");
         }
+    }
+
+    /// A folder with these files, each with the first digit of its content's id.
+    fn folder(deployed: &[(&str, &str)], pushed: &[(&str, &str)]) -> Folder {
+        let mut folder = Folder::default();
+        folder.pushed.enter("db/migrate".into());
+        for (name, _) in pushed {
+            folder.pushed.push(name.as_bytes());
+        }
+        let new = pushed.iter().filter(|file| !deployed.iter().any(|(name, _)| *name == file.0));
+        let kin = Kin::of(new.map(|(name, _)| name.as_bytes()));
+        (folder.newest_deployed, folder.applied) = kin.applied(deployed.iter().map(|(name, _)| name.as_bytes()));
+        let mut changes: BTreeMap<&str, Change> = BTreeMap::new();
+        let id = |digit: &str| Oid::from_str(&digit.repeat(40)).ok();
+        let change = |name: &str| Change { path: Path::new("db/migrate").join(name), deployed: None, pushed: None };
+        for (name, content) in deployed {
+            changes.entry(name).or_insert_with(|| change(name)).deployed = id(content);
+        }
+        for (name, content) in pushed {
+            changes.entry(name).or_insert_with(|| change(name)).pushed = id(content);
+        }
+        folder.changes = changes.into_values().filter(|change| change.deployed != change.pushed).collect();
+        folder
     }
 }

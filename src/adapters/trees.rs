@@ -1,109 +1,184 @@
-//! The migrations in two commits of a repository, from git's own objects: nothing is checked out, and no program that a
+//! Two commits of a repository, from git's own objects: nothing is checked out, nothing is fetched, and no program that a
 //! repository's configuration names is run.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use git2::{ErrorCode, ObjectType, Oid, Repository, Tree, TreeWalkMode, TreeWalkResult};
+use git2::{ErrorCode, Odb, OdbObject, Oid, Repository, Tree};
 
-use crate::migrations::is_candidate;
-use crate::push::Folder;
+use crate::migrations::{Kin, is_candidate};
+use crate::push::{Change, Folder};
 
 /// Below the Rails root, Rails keeps the migrations of its databases in these: `db/migrate`, `db/animals_migrate`.
 const PARENT: &str = "db";
 
-/// Why the commits cannot be compared.
-#[derive(Debug)]
-pub enum Missing {
-    /// The commit that the remote has is not in this repository.
-    Deployed,
-    /// The repository cannot be read.
-    Unreadable(git2::Error),
-}
-
-impl From<git2::Error> for Missing {
-    fn from(error: git2::Error) -> Self {
-        Self::Unreadable(error)
-    }
-}
-
-/// The folders of migrations that differ between the commit `pushed` and the one that is `deployed`, in the Rails root `root`.
-/// The others need no look.
+/// The folders of migrations that differ between the Rails root `pushed` and the one that is `deployed`. The others need no look.
 pub fn compare(
     repository: &Repository,
-    root: &Path,
-    pushed: &str,
-    deployed: Option<&str>,
-) -> Result<Vec<Folder>, Missing> {
-    let below = below(repository, root);
-    let now = root_tree(repository, &below, pushed)?;
-    let before = match deployed.map(|commit| root_tree(repository, &below, commit)) {
-        None => None,
-        Some(Err(error)) if error.code() == ErrorCode::NotFound => return Err(Missing::Deployed),
-        Some(before) => before?,
+    pushed: Option<&Tree>,
+    deployed: Option<&Tree>,
+) -> Result<Vec<Folder>, git2::Error> {
+    let objects = repository.odb()?;
+    let parent = |root: Option<&Tree>| {
+        let entry = root.and_then(|root| root.get_name(PARENT)).filter(|entry| entry.filemode() == FOLDER);
+        entry.map(|entry| objects.read(entry.id())).transpose()
     };
-    let (now_folders, before_folders) = (folders(repository, now.as_ref())?, folders(repository, before.as_ref())?);
-    let mut differing = Vec::new();
-    let mut names: Vec<&PathBuf> = now_folders.keys().chain(before_folders.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let (now, before) = (now_folders.get(name), before_folders.get(name));
-        if now != before {
-            let files = |id: Option<&Oid>| id.map_or(Ok(BTreeMap::new()), |id| files(repository, name, *id));
-            differing.push(Folder { deployed: files(before)?, pushed: files(now)? });
+    let (before, after) = (parent(deployed)?, parent(pushed)?);
+    let mut folders = Vec::new();
+    for (before, after) in pairs(before.as_ref(), after.as_ref()) {
+        let (before, after) = (before.filter(Entry::holds_migrations), after.filter(Entry::holds_migrations));
+        let Some(entry) = after.or(before).filter(|_| before != after) else { continue };
+        let mut walk = Walk { objects: &objects, deployed: Vec::new(), pushed: Vec::new(), changes: Vec::new() };
+        walk.enter(Path::new(PARENT).join(entry.name()), before, after)?;
+        folders.push(walk.folder());
+    }
+    Ok(folders)
+}
+
+/// The mode of a folder's entry.
+const FOLDER: i32 = 0o040_000;
+
+/// An entry of a tree, as it stands in git's object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Entry<'a> {
+    mode: &'a [u8],
+    name: &'a [u8],
+    id: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    fn is_folder(&self) -> bool {
+        self.mode == b"40000"
+    }
+
+    fn is_migration(&self) -> bool {
+        !self.is_folder() && self.mode != b"160000" && is_candidate(self.name)
+    }
+
+    fn holds_migrations(&self) -> bool {
+        self.is_folder() && (self.name == b"migrate" || self.name.ends_with(b"_migrate"))
+    }
+
+    fn name(&self) -> &'a OsStr {
+        OsStr::from_bytes(self.name)
+    }
+
+    /// Git's order: that of the names, where a folder's name ends in a slash.
+    fn order(&self, other: &Self) -> Ordering {
+        let key = |entry: &Self| entry.name.iter().copied().chain(entry.is_folder().then_some(b'/'));
+        if self.name == other.name && self.is_folder() == other.is_folder() {
+            return Ordering::Equal;
         }
+        key(self).cmp(key(other))
     }
-    Ok(differing)
 }
 
-/// Where the Rails root lies in the repository; empty at its top and in a bare one.
-fn below(repository: &Repository, root: &Path) -> PathBuf {
-    let top = repository.workdir().and_then(|top| top.canonicalize().ok());
-    top.and_then(|top| root.strip_prefix(top).ok().map(Path::to_owned)).unwrap_or_default()
+/// The entries of a tree; it ends where something is in no form that git knows. Read here, since libgit2 makes a list of them
+/// first, which takes longer than all the rest.
+fn entries<'a>(tree: &'a OdbObject) -> impl Iterator<Item = Entry<'a>> {
+    let id_bytes = tree.id().as_bytes().len();
+    let mut rest = tree.data();
+    std::iter::from_fn(move || {
+        let space = rest.iter().position(|byte| *byte == b' ')?;
+        let (mode, named) = (&rest[..space], &rest[space + 1..]);
+        let end = named.iter().position(|byte| *byte == 0)?;
+        let (name, id) = (&named[..end], named.get(end + 1..end + 1 + id_bytes)?);
+        rest = &named[end + 1 + id_bytes..];
+        Some(Entry { mode, name, id })
+    })
 }
 
-fn root_tree<'a>(repository: &'a Repository, below: &Path, commit: &str) -> Result<Option<Tree<'a>>, git2::Error> {
-    let tree = repository.find_object(Oid::from_str(commit)?, None)?.peel_to_tree()?;
-    if below.as_os_str().is_empty() {
-        return Ok(Some(tree));
+/// The entries of two trees, those of one name and kind together.
+fn pairs<'a>(
+    before: Option<&'a OdbObject>,
+    after: Option<&'a OdbObject>,
+) -> impl Iterator<Item = (Option<Entry<'a>>, Option<Entry<'a>>)> {
+    let mut lefts = before.into_iter().flat_map(entries);
+    let mut rights = after.into_iter().flat_map(entries);
+    let (mut left, mut right) = (lefts.next(), rights.next());
+    std::iter::from_fn(move || {
+        let order = match (&left, &right) {
+            (None, None) => return None,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(left), Some(right)) => left.order(right),
+        };
+        let before = if order.is_le() { std::mem::replace(&mut left, lefts.next()) } else { None };
+        let after = if order.is_ge() { std::mem::replace(&mut right, rights.next()) } else { None };
+        Some((before, after))
+    })
+}
+
+/// Both ends of one folder, side by side. Paths and ids are made for what differs alone; of the thousands that are equal, those
+/// are kept that have something to do with what is new.
+struct Walk<'a> {
+    objects: &'a Odb<'a>,
+    deployed: Vec<(PathBuf, OdbObject<'a>)>,
+    pushed: Vec<(PathBuf, OdbObject<'a>)>,
+    changes: Vec<Change>,
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, path: PathBuf, before: Option<Entry>, after: Option<Entry>) -> Result<(), git2::Error> {
+        let read = |entry: Option<Entry>| entry.map(|entry| self.objects.read(Oid::from_bytes(entry.id)?)).transpose();
+        let (before, after) = (read(before)?, read(after)?);
+        for (before, after) in pairs(before.as_ref(), after.as_ref()) {
+            let Some(entry) = before.or(after) else { continue };
+            if entry.is_folder() && !entry.name.starts_with(b".") {
+                self.enter(path.join(entry.name()), before, after)?;
+            } else if entry.is_migration() && before.map(|entry| entry.id) != after.map(|entry| entry.id) {
+                let id = |entry: Option<Entry>| entry.map(|entry| Oid::from_bytes(entry.id)).transpose();
+                let path = path.join(entry.name());
+                self.changes.push(Change { path, deployed: id(before)?, pushed: id(after)? });
+            }
+        }
+        self.deployed.extend(before.map(|tree| (path.clone(), tree)));
+        self.pushed.extend(after.map(|tree| (path, tree)));
+        Ok(())
     }
-    match tree.get_path(below) {
-        Ok(entry) => repository.find_tree(entry.id()).map(Some),
+
+    fn folder(self) -> Folder {
+        let new = self.changes.iter().filter(|change| change.deployed.is_none());
+        let kin = Kin::of(new.filter_map(|change| change.path.file_name()).map(OsStr::as_bytes));
+        let mut folder = Folder::default();
+        folder.pushed.begin();
+        for (path, tree) in &self.pushed {
+            folder.pushed.enter(path.clone());
+            let migrations = entries(tree).filter(Entry::is_migration).map(|entry| entry.name);
+            for name in migrations.filter(|name| kin.has(name)) {
+                folder.pushed.push(name);
+            }
+        }
+        if !kin.is_empty() {
+            let deployed = self.deployed.iter().flat_map(|(_, tree)| entries(tree));
+            let names = deployed.filter(Entry::is_migration).map(|entry| entry.name);
+            (folder.newest_deployed, folder.applied) = kin.applied(names);
+        }
+        folder.changes = self.changes;
+        folder
+    }
+}
+
+/// The folder at `path` below `root`, if there is one.
+fn below<'a>(repository: &'a Repository, root: &Tree, path: &Path) -> Result<Option<Tree<'a>>, git2::Error> {
+    match root.get_path(path) {
+        Ok(entry) if entry.filemode() == FOLDER => repository.find_tree(entry.id()).map(Some),
+        Ok(_) => Ok(None),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// The folders of migrations, each with the id of its whole content.
-fn folders(repository: &Repository, root: Option<&Tree>) -> Result<BTreeMap<PathBuf, Oid>, git2::Error> {
-    let Some(parent) = root.and_then(|root| root.get_name(PARENT)) else { return Ok(BTreeMap::new()) };
-    if parent.kind() != Some(ObjectType::Tree) {
-        return Ok(BTreeMap::new());
-    }
-    let parent = repository.find_tree(parent.id())?;
-    let folder = |entry: git2::TreeEntry| {
-        let name = entry.name_bytes();
-        let holds = entry.kind() == Some(ObjectType::Tree) && (name == b"migrate" || name.ends_with(b"_migrate"));
-        holds.then(|| (Path::new(PARENT).join(OsStr::from_bytes(name)), entry.id()))
-    };
-    Ok(parent.iter().filter_map(folder).collect())
+/// Where the Rails root lies in the repository; empty at its top and in a bare one.
+pub fn prefix(repository: &Repository, root: &Path) -> PathBuf {
+    let top = repository.workdir().and_then(|top| top.canonicalize().ok());
+    top.and_then(|top| root.strip_prefix(top).ok().map(Path::to_owned)).unwrap_or_default()
 }
 
-/// The migrations of one folder, at any depth, with the ids of their contents.
-fn files(repository: &Repository, folder: &Path, id: Oid) -> Result<BTreeMap<PathBuf, String>, git2::Error> {
-    let mut found = BTreeMap::new();
-    repository.find_tree(id)?.walk(TreeWalkMode::PreOrder, |parent, entry| {
-        let name = entry.name_bytes();
-        if entry.kind() == Some(ObjectType::Tree) && name.starts_with(b".") {
-            return TreeWalkResult::Skip;
-        }
-        if entry.kind() == Some(ObjectType::Blob) && is_candidate(name) {
-            found.insert(folder.join(parent).join(OsStr::from_bytes(name)), entry.id().to_string());
-        }
-        TreeWalkResult::Ok
-    })?;
-    Ok(found)
+/// The Rails root in a commit, or in what an annotated tag stands for; none where the commit has no such folder.
+pub fn root<'a>(repository: &'a Repository, prefix: &Path, commit: Oid) -> Result<Option<Tree<'a>>, git2::Error> {
+    let tree = repository.find_object(commit, None)?.peel_to_tree()?;
+    if prefix.as_os_str().is_empty() { Ok(Some(tree)) } else { below(repository, &tree, prefix) }
 }
