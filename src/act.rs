@@ -701,6 +701,9 @@ fn only_kept(run: &Run, world: &World) -> bool {
 /// The release that carries what it booted, if nothing else is owed and it succeeded. A pending one is waited for: a restart
 /// meanwhile would boot the old code.
 fn carrier(run: &Run, world: &World, platform: &dyn Platform) -> Result<Option<u64>, String> {
+    if run.carrier.is_some() {
+        return Ok(run.carrier);
+    }
     let Some(awaited) = run.awaits() else { return Ok(None) };
     let deadline = world.clock.now() + prove_limit(run, world);
     let mut told = false;
@@ -764,7 +767,8 @@ fn prove_limit(run: &Run, world: &World) -> Duration {
 fn restart(run: &mut Run, world: &mut World) {
     let (Some(suspects), Some(list)) = (run.suspects.clone(), run.list.clone()) else { return };
     run.restart = Restart::Asked;
-    if suspects.dynos.is_empty() {
+    // A release that has just succeeded restarts them; what it leaves is restarted by name while it is watched.
+    if suspects.dynos.is_empty() || run.carrier.is_some() {
         return;
     }
     let Ok(platform) = world.platform() else { return };

@@ -1,5 +1,6 @@
 //! What was typed. What it means is [`crate::config`]'s matter.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -158,11 +159,13 @@ Examples:
 Keys of .unstuck.yml, all of them optional:
   app, command
   restart:    types, policy, strategy, max_unavailable
-  timeouts:   lock, prove, health, api, poll, migrate, ddl_lock
+  timeouts:   lock, prove, health, api, poll, migrate, ddl_lock, exec_wait, exec_grace
+  exec:       interval, reload_signal, after_wait
   databases:  NAME: schema_migrations_table, metadata_table, migrations_paths
 
 Variables: UNSTUCK_APP, UNSTUCK_RESTART_TYPES, UNSTUCK_RESTART_POLICY, UNSTUCK_RESTART_STRATEGY,
-UNSTUCK_RESTART_MAX_UNAVAILABLE, and UNSTUCK_PROVE_TIMEOUT and its like for each time-out.
+UNSTUCK_RESTART_MAX_UNAVAILABLE, UNSTUCK_EXEC_INTERVAL, UNSTUCK_EXEC_RELOAD_SIGNAL, UNSTUCK_EXEC_AFTER_WAIT,
+and UNSTUCK_PROVE_TIMEOUT and its like for each time-out.
 Flags win over variables, variables over the file.")]
     Config,
     /// The body of git's pre-push hook: what this push will migrate
@@ -191,6 +194,63 @@ Examples:
   unstuck forget --force      although a restart is owed: restart by hand, then
   unstuck forget --all-apps   in a copy of another app's database")]
     Forget(Forget),
+    /// What the pre-push hook would say, by hand and in CI
+    ///
+    /// The migrations of two commits are compared as if the first were deployed and the second pushed. RANGE is written as for git:
+    /// `A..B`; `A...B` from where B left A; `A` alone means `A..HEAD`. Without it: from where HEAD left the default branch of the
+    /// remote (in a pull request's workflow, its base branch). Only commits are looked at, not the working tree.
+    #[command(after_help = "\
+Examples:
+  unstuck check                               what HEAD adds to the default branch
+  unstuck check heroku/main..HEAD             what a deploy would run
+  unstuck check --format github               annotations, in a workflow
+  unstuck check --format sarif > unstuck.sarif
+
+Exit codes: 0, also with warnings; 8 where a push would be refused; 1 where the commits cannot be compared.")]
+    Check(Check),
+    /// Run a process of the app, and restart it when the schema changes under it; needs no API key
+    ///
+    /// Before the command starts, a migration that is running or pending is waited for. While it runs, one look at the
+    /// databases in each interval finds out whether the schema is another one than before the command started; then
+    /// the command is ended (SIGTERM, after the grace SIGKILL) and started again. Where its standard input is a terminal, that is only said.
+    ///
+    /// Signals and the exit code pass through: 128+N when signal N ended the command, 127 when it was not found, 126 when it
+    /// cannot be executed. A database that cannot be reached stops nothing. All messages go to standard error, also with --json.
+    #[command(after_help = "\
+Examples:
+  web: unstuck exec -- bundle exec puma                         in a Procfile
+  web: unstuck exec --reload-signal USR2 -- bundle exec puma    puma restarts itself and keeps its socket
+  worker: unstuck exec --wait-timeout 5m -- bundle exec sidekiq
+
+.unstuck.yml: exec: interval, reload_signal, after_wait; timeouts: exec_wait, exec_grace")]
+    Exec(Exec),
+    /// The releases: which is current, what its release phase migrated, and which processes are older than that
+    ///
+    /// Prints the list as `heroku releases` does. Below it: what the release phase of the current release migrated, as far as its
+    /// output tells, and how the boot of each process stands to the last schema change that is known in this way.
+    #[command(after_help = "\
+Examples:
+  unstuck releases -a my-app
+  unstuck releases -n 30
+  unstuck releases --json | jq .current")]
+    Releases(Releases),
+    /// Back to an earlier release, unless its code lacks migrations that the database holds
+    ///
+    /// Without a release, to the last one that succeeded before the current one, as `heroku rollback`. The platform makes a new
+    /// release of the old code and config vars; neither add-ons nor migrations are reverted.
+    ///
+    /// Before that, the migrations of the old code, read in this git repository at the commit that it was built from, are compared
+    /// with what the database holds, where the environment leads to it (in a dyno, or by `DATABASE_URL`), or else with the files of
+    /// the releases since. What the old code knows nothing of is named, and the rollback refused (exit code 5) unless --force is given;
+    /// so it is where this cannot be told. Afterwards every process is proved to be new, as after a restart.
+    #[command(after_help = "\
+Examples:
+  unstuck rollback -a my-app        to the release before
+  unstuck rollback v40 -a my-app
+  unstuck rollback --force          although migrations are named
+
+Exit codes: 0 rolled back and proved, 1 the release failed or the API gave no answer, 4 not proved in time, 5 refused.")]
+    Rollback(Rollback),
     /// Print completions for a shell
     #[command(after_help = "\
 Examples:
@@ -227,12 +287,47 @@ pub struct Man {
     pub out: Option<PathBuf>,
 }
 
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Check {
+    /// The commits to compare
+    pub range: Option<String>,
+    /// How to print what was found: text, json, sarif, github
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Text, hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// How a review is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+    Sarif,
+    Github,
+}
+
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct PrePush {
     /// The remote's name, or its address where it has none
     pub to: String,
     /// The remote's address
     pub url: String,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Releases {
+    /// How many releases to show
+    #[arg(short, long, value_name = "N", default_value_t = 15)]
+    pub num: usize,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Rollback {
+    /// The release to go back to: v40 or 40 [default: the last one that succeeded before the current one]
+    #[arg(value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// Roll back although the old code lacks migrations, or although that cannot be told
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, Default, ClapArgs)]
@@ -306,4 +401,27 @@ pub struct Restart {
     pub require_healthy: bool,
     #[command(flatten)]
     pub pace: Pace,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Exec {
+    /// Wait this long for a migration to end, at the start and before a restart [default: 20s]
+    #[arg(long, value_name = "TIME")]
+    pub wait_timeout: Option<String>,
+    /// When that time is over: `start` the command all the same, or `exit` with code 5 [default: start]
+    #[arg(long, value_name = "start|exit")]
+    pub after_wait: Option<String>,
+    /// Look at the databases this often, give or take a fifth [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<String>,
+    /// Kill the command if it has not ended this long after SIGTERM [default: 25s]
+    #[arg(long, value_name = "TIME")]
+    pub grace_timeout: Option<String>,
+    /// Send this signal instead of starting the command again: it has to reload the whole application by itself (puma:
+    /// USR2, not USR1)
+    #[arg(long, value_name = "SIGNAL")]
+    pub reload_signal: Option<String>,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }

@@ -1,17 +1,26 @@
 //! The commands: each puts the parts together and returns the exit code.
 
+mod check;
+mod exec;
 mod forget;
 mod manual;
 mod pre_push;
+mod releases;
+mod review;
+mod rollback;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+pub use self::check::check;
+pub use self::exec::exec;
 pub use self::forget::forget;
 pub use self::manual::{completions, man};
 pub use self::pre_push::pre_push;
+pub use self::releases::releases;
+pub use self::rollback::rollback;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
 use crate::adapters::child::ChildRunner;
@@ -19,7 +28,7 @@ use crate::adapters::credentials;
 use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
 use crate::args;
-use crate::config::{Settings, Types};
+use crate::config::{Settings, Types, signal_name};
 use crate::debt::{self, Intent, Standing, Verdict};
 use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind, Result};
@@ -404,6 +413,17 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
         Some(prove) => row("timeouts.prove", &format!("{:?}", prove.value), &prove.from),
         None => row("timeouts.prove", "180s, in a release 30s", "default"),
     }
+    let exec = settings.exec(&args::Exec::default())?;
+    for (name, timeout) in
+        [("timeouts.exec_wait", &exec.wait), ("timeouts.exec_grace", &exec.grace), ("exec.interval", &exec.interval)]
+    {
+        row(name, &format!("{:?}", timeout.value), &timeout.from);
+    }
+    match &exec.reload_signal {
+        Some(signal) => row("exec.reload_signal", signal_name(signal.value), &signal.from),
+        None => row("exec.reload_signal", "none", "default"),
+    }
+    row("exec.after_wait", exec.after_wait.value.name(), &exec.after_wait.from);
     for (name, timeout) in [("migrate", &timeouts.migrate), ("ddl_lock", &timeouts.ddl_lock)] {
         match timeout {
             Some(timeout) => row(&format!("timeouts.{name}"), &format!("{:?}", timeout.value), &timeout.from),
@@ -526,25 +546,26 @@ fn runner(settings: &Settings, reporter: &Reporter, interrupt: Interrupt) -> Chi
 /// The way to the API: taken only when something is pending, owed or to be shown.
 fn reach(settings: &Settings, reporter: &Reporter) -> Reach {
     let (settings, reporter) = (settings.clone(), reporter.clone());
-    Box::new(move || {
-        let Some(app) = settings.app()? else {
-            return Err(Error::new(Kind::Refused, "it is not known which Heroku app this is")
-                .hint("give --app APP or --remote REMOTE, or set UNSTUCK_APP, or `app:` in .unstuck.yml"));
-        };
-        let Some((token, from)) = settings.token()? else {
-            return Err(Error::new(Kind::Refused, "no credentials for Heroku's API were given").hint(
-                "heroku authorizations:create -s read,write --description unstuck, then set its token as HEROKU_API_KEY; \
-                 on a laptop `heroku login` will do",
-            ));
-        };
-        if let Some(warning) = credentials::exposure(&settings.env, &from) {
-            reporter.warn(&warning);
-        }
-        let options =
-            HerokuOptions { host: settings.host()?, token, app: app.value, timeout: settings.timeouts.api.value };
-        let heroku = Heroku::new(options, &settings.env)?;
-        Ok(Arc::new(heroku) as Arc<dyn Platform>)
-    })
+    Box::new(move || Ok(Arc::new(heroku(&settings, &reporter)?) as Arc<dyn Platform>))
+}
+
+/// The API for the app that is meant, with whatever credentials there are. Connects to nothing yet.
+fn heroku(settings: &Settings, reporter: &Reporter) -> Result<Heroku> {
+    let Some(app) = settings.app()? else {
+        return Err(Error::new(Kind::Refused, "it is not known which Heroku app this is")
+            .hint("give --app APP or --remote REMOTE, or set UNSTUCK_APP, or `app:` in .unstuck.yml"));
+    };
+    let Some((token, from)) = settings.token()? else {
+        return Err(Error::new(Kind::Refused, "no credentials for Heroku's API were given").hint(
+            "heroku authorizations:create -s read,write --description unstuck, then set its token as HEROKU_API_KEY; \
+             on a laptop `heroku login` will do",
+        ));
+    };
+    if let Some(warning) = credentials::exposure(&settings.env, &from) {
+        reporter.warn(&warning);
+    }
+    let options = HerokuOptions { host: settings.host()?, token, app: app.value, timeout: settings.timeouts.api.value };
+    Heroku::new(options, &settings.env)
 }
 
 fn warn_of_sqlite_on_a_dyno(settings: &Settings, run: &Run, targets: &[Target], reporter: &Reporter) {

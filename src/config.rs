@@ -13,7 +13,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::adapters::{self, credentials, git, heroku};
-use crate::args::{Common, How};
+use crate::args::{self, Common, How};
 use crate::error::{Error, Kind, Result};
 use crate::rails;
 use crate::secret::Secret;
@@ -54,6 +54,55 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// The migration command: program and arguments. Never a shell's line.
     pub command: Sourced<Vec<String>>,
+    pub hook: Hook,
+}
+
+/// What the pre-push hook and `unstuck check` go by.
+#[derive(Debug, Clone)]
+pub struct Hook {
+    /// The branches of a remote that are deployed.
+    pub branches: Vec<String>,
+    /// Which findings are let through.
+    pub allow: Vec<Allow>,
+    pub together: Sourced<Together>,
+    /// What a hook does whose program has vanished.
+    pub missing: Sourced<WhenMissing>,
+}
+
+/// An exception: a rule, for every file or for those whose path the pattern fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    pub rule: String,
+    pub path: Option<glob::Pattern>,
+}
+
+impl Allow {
+    /// `RULE`, or `RULE PATTERN`.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let rule = words.next()?.to_owned();
+        let path = words.next().map(glob::Pattern::new).transpose().ok()?;
+        words.next().is_none().then_some(Self { rule, path })
+    }
+
+    /// Whether a finding of this rule, in this file, is let through.
+    pub fn covers(&self, rule: &str, path: Option<&Path>) -> bool {
+        let fits = |pattern: &glob::Pattern| path.is_some_and(|path| pattern.matches_path(path));
+        self.rule == rule && self.path.as_ref().is_none_or(fits)
+    }
+}
+
+/// Whether migrations and the code that needs them may be pushed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Together {
+    Allowed,
+    Separate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenMissing {
+    Pass,
+    Refuse,
 }
 
 /// Where we run.
@@ -136,6 +185,27 @@ pub enum Strategy {
     Rolling,
 }
 
+/// What `unstuck exec` does when a migration does not end in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterWait {
+    Start,
+    Exit,
+}
+
+/// How `unstuck exec` looks after its command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    /// How long a migration is waited for.
+    pub wait: Sourced<Duration>,
+    pub after_wait: Sourced<AfterWait>,
+    /// Between two looks at the databases; never zero.
+    pub interval: Sourced<Duration>,
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Sourced<Duration>,
+    /// What makes the command reload itself. `None`: it is ended and started again.
+    pub reload_signal: Option<Sourced<i32>>,
+}
+
 /// A word of the configuration that stands for one of a few values.
 trait Word: Sized + Copy + 'static {
     const WORDS: &'static [(&'static str, Self)];
@@ -156,6 +226,24 @@ impl Word for Policy {
 
 impl Word for Strategy {
     const WORDS: &'static [(&'static str, Self)] = &[("at-once", Self::AtOnce), ("rolling", Self::Rolling)];
+}
+
+impl Word for Together {
+    const WORDS: &'static [(&'static str, Self)] = &[("together", Self::Allowed), ("separate", Self::Separate)];
+}
+
+impl Word for WhenMissing {
+    const WORDS: &'static [(&'static str, Self)] = &[("pass", Self::Pass), ("refuse", Self::Refuse)];
+}
+
+impl Word for AfterWait {
+    const WORDS: &'static [(&'static str, Self)] = &[("start", Self::Start), ("exit", Self::Exit)];
+}
+
+impl AfterWait {
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
 }
 
 impl Policy {
@@ -220,6 +308,8 @@ struct File {
     databases: BTreeMap<String, FileDatabase>,
     #[serde(default)]
     hook: FileHook,
+    #[serde(default)]
+    exec: FileExec,
     #[serde(skip)]
     path: String,
 }
@@ -273,6 +363,16 @@ struct FileTimeouts {
     poll: Option<String>,
     migrate: Option<String>,
     ddl_lock: Option<String>,
+    exec_wait: Option<String>,
+    exec_grace: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileExec {
+    interval: Option<String>,
+    reload_signal: Option<String>,
+    after_wait: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -287,6 +387,10 @@ struct FileDatabase {
 #[serde(deny_unknown_fields)]
 struct FileHook {
     remotes: Option<Words>,
+    branches: Option<Words>,
+    allow: Option<Words>,
+    policy: Option<String>,
+    missing: Option<String>,
 }
 
 impl Words {
@@ -337,6 +441,7 @@ impl Settings {
             max_unavailable: source.max_unavailable(how)?,
             timeouts: source.timeouts(common)?,
             command: source.command(command, &root)?,
+            hook: source.hook()?,
             overrides: overrides(common, &file),
             place,
             root,
@@ -348,6 +453,11 @@ impl Settings {
     /// The databases that Rails would migrate, in the order of the file.
     pub fn databases(&self) -> Result<rails::Resolved> {
         adapters::rails::databases(&self.root, &self.env, &self.overrides)
+    }
+
+    /// How `unstuck exec` looks after its command.
+    pub fn exec(&self, flags: &args::Exec) -> Result<Exec> {
+        Source { env: &self.env, file: &self.file }.exec(flags)
     }
 
     /// Whether a push to this remote deploys an app: its address says so, or `hook.remotes` names it.
@@ -502,6 +612,55 @@ impl Source<'_> {
         }
     }
 
+    fn exec(&self, flags: &args::Exec) -> Result<Exec> {
+        let (file, timeouts) = (&self.file.exec, &self.file.timeouts);
+        let time = |flag: (&Option<String>, &str), variable: &str, key: (&Option<String>, &str), default_s: u64| {
+            let text = self.text((flag.0.as_deref(), flag.1), variable, (key.0.as_deref(), key.1));
+            let default = Sourced::new(Duration::from_secs(default_s), "default");
+            text.map_or(Ok(default), |text| match duration(&text.value) {
+                Some(value) => Ok(Sourced::new(value, text.from)),
+                None => Err(bad(&text, "is no duration such as 500ms, 10s or 2m")),
+            })
+        };
+        let signal = self.text(
+            (flags.reload_signal.as_deref(), "--reload-signal"),
+            "UNSTUCK_EXEC_RELOAD_SIGNAL",
+            (file.reload_signal.as_deref(), "exec.reload_signal"),
+        );
+        let mut interval =
+            time((&flags.interval, "--interval"), "UNSTUCK_EXEC_INTERVAL", (&file.interval, "exec.interval"), 10)?;
+        interval.value = interval.value.max(SHORTEST_INTERVAL);
+        Ok(Exec {
+            wait: time(
+                (&flags.wait_timeout, "--wait-timeout"),
+                "UNSTUCK_EXEC_WAIT_TIMEOUT",
+                (&timeouts.exec_wait, "timeouts.exec_wait"),
+                20,
+            )?,
+            after_wait: self.word(
+                flags.after_wait.as_deref(),
+                "--after-wait",
+                "UNSTUCK_EXEC_AFTER_WAIT",
+                file.after_wait.as_deref(),
+                "exec.after_wait",
+                AfterWait::Start,
+            )?,
+            interval,
+            grace: time(
+                (&flags.grace_timeout, "--grace-timeout"),
+                "UNSTUCK_EXEC_GRACE_TIMEOUT",
+                (&timeouts.exec_grace, "timeouts.exec_grace"),
+                25,
+            )?,
+            reload_signal: signal
+                .map(|text| match signal_number(&text.value) {
+                    Some(number) => Ok(Sourced::new(number, text.from)),
+                    None => Err(bad(&text, "is none of HUP, USR1, USR2")),
+                })
+                .transpose()?,
+        })
+    }
+
     fn types(&self, how: &How) -> Result<Sourced<Types>> {
         let listed = self.file.restart.types.as_ref().map(|types| types.list().join(","));
         let text =
@@ -559,6 +718,21 @@ impl Source<'_> {
         })
     }
 
+    fn hook(&self) -> Result<Hook> {
+        let file = &self.file.hook;
+        let allow = file.allow.iter().flat_map(Words::list).map(|text| {
+            let text = Sourced::new(text, format!("{} (hook.allow)", self.file.path));
+            Allow::parse(&text.value).ok_or_else(|| bad(&text, "is no RULE, nor a RULE and a pattern for paths"))
+        });
+        let (policy, missing) = (file.policy.as_deref(), file.missing.as_deref());
+        Ok(Hook {
+            branches: file.branches.as_ref().map_or_else(|| vec!["main".into(), "master".into()], Words::list),
+            allow: allow.collect::<Result<_>>()?,
+            together: self.word(None, "", "UNSTUCK_HOOK_POLICY", policy, "hook.policy", Together::Allowed)?,
+            missing: self.word(None, "", "UNSTUCK_HOOK_MISSING", missing, "hook.missing", WhenMissing::Pass)?,
+        })
+    }
+
     /// The migration command. A line of the file is split as a shell would split it, and never given to one.
     fn command(&self, typed: &[String], root: &Path) -> Result<Sourced<Vec<String>>> {
         if !typed.is_empty() {
@@ -588,6 +762,23 @@ impl Source<'_> {
 fn bad(text: &Sourced<String>, what: &str) -> Error {
     let kind = if text.from.starts_with("--") { Kind::Usage } else { Kind::Input };
     Error::new(kind, format!("{}: the value {what}", text.from))
+}
+
+/// No database is looked at more often.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The signals by which servers reload themselves.
+const RELOAD_SIGNALS: [(&str, i32); 3] = [("HUP", libc::SIGHUP), ("USR1", libc::SIGUSR1), ("USR2", libc::SIGUSR2)];
+
+/// `USR2` or `SIGUSR2`.
+fn signal_number(name: &str) -> Option<i32> {
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    RELOAD_SIGNALS.into_iter().find_map(|(known, number)| (known == name).then_some(number))
+}
+
+/// The name of a signal by which a server reloads itself.
+pub fn signal_name(number: i32) -> &'static str {
+    RELOAD_SIGNALS.iter().find(|(_, known)| *known == number).map_or("", |(name, _)| name)
 }
 
 /// `500ms`, `10s`, `2m`, `1h`.

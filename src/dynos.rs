@@ -1,5 +1,7 @@
 //! Words of the Heroku platform: app, dyno, formation, release. Pure.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 /// The app, as `GET /apps/{app}` gives it.
@@ -61,4 +63,48 @@ pub enum ReleaseStatus {
     Succeeded,
     Failed,
     Expired,
+}
+
+impl ReleaseStatus {
+    /// The platform's own word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A release in full, for people and for going back to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    pub id: String,
+    pub version: u64,
+    pub status: ReleaseStatus,
+    /// It is the one that dynos boot.
+    pub current: bool,
+    /// `Deploy 1a2b3c4d`, `Set A config vars`, `Rollback to v40`, ...
+    pub description: String,
+    /// The e-mail address of whoever made it.
+    pub user: String,
+    pub created_at: Timestamp,
+    /// When its status changed last: for a finished one, the end of its release command.
+    pub updated_at: Timestamp,
+    /// The slug's uuid; `None` for apps that are made of container images.
+    pub slug: Option<String>,
+    /// The platform would go back to it.
+    pub eligible: bool,
+    /// Where its release command's output can be read, if it has one. Itself a key: not for output.
+    pub output: Option<String>,
+}
+
+/// What a release runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Slug {
+    /// The git commit that was built, where the build had one.
+    pub commit: Option<String>,
+    /// Process type -> command, `release` among them.
+    pub processes: BTreeMap<String, String>,
 }

@@ -20,6 +20,7 @@ pub mod debt;
 pub mod dynos;
 pub mod error;
 pub mod findings;
+pub mod guard;
 pub mod locks;
 pub mod migrations;
 pub mod observe;
@@ -27,7 +28,12 @@ pub mod plan;
 pub mod ports;
 pub mod push;
 pub mod rails;
+pub mod release;
+pub mod releases;
 pub mod report;
+pub mod review;
+pub mod rollback;
+pub mod schema;
 pub mod secret;
 pub mod verify;
 
@@ -50,7 +56,8 @@ pub fn run(typed: impl Iterator<Item = OsString>) -> u8 {
     let common = &args.common;
     let reporter = Reporter::new(common.json, common.quiet, common.verbose, common.color);
     dispatch(&args, &reporter).unwrap_or_else(|error| {
-        let acts = matches!(args.command, Command::Migrate(_) | Command::Restart(_)) && error.kind != Kind::Usage;
+        let acts = matches!(args.command, Command::Migrate(_) | Command::Restart(_) | Command::Rollback(_))
+            && error.kind != Kind::Usage;
         reporter.error(&error, acts.then(|| Outcome::of_error(&error)));
         error.kind.exit_code()
     })
@@ -66,6 +73,10 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
         }
         Command::Status(status) => commands::status(&load(&How::default(), &[])?, status, reporter),
         Command::PrePush(push) => Ok(commands::pre_push(&load(&How::default(), &[])?, push, reporter)),
+        Command::Check(check) => commands::check(&load(&How::default(), &[])?, check, reporter),
+        Command::Exec(exec) => commands::exec(&load(&How::default(), &[])?, exec, reporter),
+        Command::Releases(releases) => commands::releases(&load(&How::default(), &[])?, releases, reporter),
+        Command::Rollback(rollback) => commands::rollback(&load(&How::default(), &[])?, rollback, reporter),
         Command::Config => commands::config(&load(&How::default(), &[])?, reporter),
         Command::Completions { shell } => Ok(commands::completions(*shell)),
         Command::Forget(forget) => commands::forget(&load(&How::default(), &[])?, forget, reporter),

@@ -103,24 +103,33 @@ impl Target {
 
     /// A database's failure, with the name of the database and what to do.
     pub fn error(&self, what: &str, error: SqlError) -> Error {
-        let hint = error.hint.clone().or_else(|| hint(error.kind).map(str::to_owned));
-        let mut failure = Error::new(Kind::Database, format!("{what} database {}", self.place())).because(error);
-        failure.hint = hint;
-        failure
+        failure(&self.config, what, error)
     }
 
-    /// Name and address, without user and password: `primary (postgresql on db.example:5432, from DATABASE_URL)`.
     pub fn place(&self) -> String {
-        let rails::Database { name, adapter, host, port, socket, database, from, .. } = &self.config;
-        let port = port.map_or(String::new(), |port| format!(":{port}"));
-        let at = match (self.config.engine, socket, host) {
-            (rails::Engine::Sqlite, ..) => database.as_deref().map_or(String::new(), |file| format!(" in {file}")),
-            (_, Some(socket), _) => format!(" on {socket}"),
-            (_, None, Some(host)) => format!(" on {host}{port}"),
-            (_, None, None) => String::new(),
-        };
-        format!("{name} ({adapter}{at}, from {from})")
+        place(&self.config)
     }
+}
+
+/// What went wrong with a database, with its name and what to do.
+pub fn failure(database: &rails::Database, what: &str, error: SqlError) -> Error {
+    let hint = error.hint.clone().or_else(|| hint(error.kind).map(str::to_owned));
+    let mut failure = Error::new(Kind::Database, format!("{what} database {}", place(database))).because(error);
+    failure.hint = hint;
+    failure
+}
+
+/// Name and address, without user and password: `primary (postgresql on db.example:5432, from DATABASE_URL)`.
+fn place(database: &rails::Database) -> String {
+    let rails::Database { name, adapter, host, port, socket, database: file, from, .. } = database;
+    let port = port.map_or(String::new(), |port| format!(":{port}"));
+    let at = match (database.engine, socket, host) {
+        (rails::Engine::Sqlite, ..) => file.as_deref().map_or(String::new(), |file| format!(" in {file}")),
+        (_, Some(socket), _) => format!(" on {socket}"),
+        (_, None, Some(host)) => format!(" on {host}{port}"),
+        (_, None, None) => String::new(),
+    };
+    format!("{name} ({adapter}{at}, from {from})")
 }
 
 fn hint(kind: SqlErrorKind) -> Option<&'static str> {

@@ -28,6 +28,8 @@ pub struct Run {
     /// The release whose phase this is, if it is one and its number is known.
     pub this_release: Option<u64>,
     pub preboot: bool,
+    /// A release that has just succeeded and so restarts every process by itself: what runs it is new.
+    pub carrier: Option<u64>,
     pub ready: bool,
     pub locked: bool,
     pub own: Own,
@@ -77,6 +79,7 @@ impl Run {
             newest_release: None,
             this_release: None,
             preboot: false,
+            carrier: None,
             ready: false,
             locked: false,
             own: Own::None,

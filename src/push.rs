@@ -12,9 +12,6 @@ use crate::error::Error;
 use crate::findings::{Finding, Place, Severity};
 use crate::migrations::{Files, Migration, Migrations, Version};
 
-/// Heroku builds what is pushed to one of these, and ignores every other reference.
-const DEPLOYED: [&str; 2] = ["refs/heads/main", "refs/heads/master"];
-
 /// One line that git writes to the hook: what is pushed where. `None` stands for git's name of nothing, all zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
@@ -39,9 +36,10 @@ impl Update {
         (is_id(local) && is_id(remote)).then_some(update)
     }
 
-    /// Whether the platform builds and releases it.
-    pub fn deploys(&self) -> bool {
-        self.local.is_some() && DEPLOYED.contains(&self.remote_ref.as_str())
+    /// Whether the platform builds and releases it: Heroku builds what is pushed to `main` or `master` and ignores all else.
+    pub fn deploys(&self, branches: &[String]) -> bool {
+        let branch = self.remote_ref.strip_prefix("refs/heads/");
+        self.local.is_some() && branch.is_some_and(|branch| branches.iter().any(|deployed| deployed == branch))
     }
 }
 
@@ -65,13 +63,15 @@ pub fn updates(input: &[u8]) -> (Vec<Update>, usize) {
 /// How one folder of migrations differs between the two ends.
 #[derive(Debug, Default)]
 pub struct Folder {
+    /// Where it lies in the Rails root: `db/migrate`.
+    pub path: PathBuf,
     /// What is not the same at both ends.
     pub changes: Vec<Change>,
     /// Of the pushed files those that are new, and those that could not stand beside them.
     pub pushed: Files,
     /// The versions of new files that deployed ones have as well, ascending.
     pub applied: Vec<Version>,
-    /// The newest of the deployed versions, where something is new.
+    /// The newest of the deployed versions, where something is new or the schema file differs.
     pub newest_deployed: Option<Version>,
 }
 
@@ -89,6 +89,8 @@ pub struct Plan {
     /// What the release will run, by folder and version.
     pub pending: Vec<Pending>,
     pub findings: Vec<Finding>,
+    /// The folders whose schema file is to be compared, each with the newest of its versions.
+    pub newest: Vec<(PathBuf, Version)>,
 }
 
 /// A migration that the release will run.
@@ -110,12 +112,18 @@ impl Plan {
     }
 
     fn judge(&mut self, folder: Folder) {
-        let Folder { changes, pushed, applied, newest_deployed } = folder;
+        let Folder { path, changes, pushed, applied, newest_deployed } = folder;
         let (gone, rest): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(|change| change.pushed.is_none());
         let (new, edited): (Vec<&Change>, Vec<&Change>) =
             rest.into_iter().partition(|change| change.deployed.is_none());
         self.findings.extend(edited.iter().map(|change| edit(change)));
         self.findings.extend(gone.iter().filter_map(|change| loss(change, &new)));
+        let known = gone.iter().filter_map(|change| version(&change.path));
+        // Without the file of the newest version there is nothing that a schema file could be in step with.
+        if !known.into_iter().any(|version| Some(version) == newest_deployed) {
+            let versions = new.iter().filter_map(|change| version(&change.path)).chain(newest_deployed.clone());
+            self.newest.extend(versions.max().map(|newest| (path, newest)));
+        }
         // What was illegal before is no news where nothing new is to run.
         if new.is_empty() {
             return;
@@ -214,7 +222,8 @@ mod tests {
             ("\u{1b}[31m".to_owned(), None),
         ] {
             let (updates, strange) = updates(format!("{line}\n").as_bytes());
-            let seen = updates.first().map(|update| (update.deploys(), update.remote.as_deref()));
+            let branches = ["main".to_owned(), "master".to_owned()];
+            let seen = updates.first().map(|update| (update.deploys(&branches), update.remote.as_deref()));
             assert_eq!((seen, strange), (expected, usize::from(expected.is_none())), "{line:?}");
         }
         assert_eq!(updates(b"").0, []);

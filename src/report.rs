@@ -16,7 +16,7 @@ use crate::error::{Error, Kind};
 use crate::migrations::Migration;
 use crate::observe::Facts;
 use crate::plan::Run;
-use crate::ports::{Ended, Exit};
+use crate::ports::{ApiError, Ended, Exit};
 
 /// Writes for people and for machines.
 #[derive(Debug, Clone)]
@@ -66,6 +66,13 @@ impl Reporter {
         }
     }
 
+    /// What happens now, where standard output belongs to somebody else.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.to_stderr(&format!("{BOLD}unstuck:{BOLD:#} {}", clean(text)));
+        }
+    }
+
     /// One of several things that [`Reporter::say`] announced.
     pub fn item(&self, text: &str) {
         if !self.quiet {
@@ -83,6 +90,16 @@ impl Reporter {
     /// What has to be seen.
     pub fn warn(&self, text: &str) {
         self.to_stderr(&format!("{YELLOW}unstuck: warning:{YELLOW:#} {}", clean(text)));
+    }
+
+    /// What is not let through.
+    pub fn refuse(&self, text: &str) {
+        self.to_stderr(&format!("{RED}unstuck: refused:{RED:#} {}", clean(text)));
+    }
+
+    /// A line for a machine that reads lines, on standard output.
+    pub fn machine_line(&self, text: &str) {
+        self.to_stdout(&clean(text));
     }
 
     /// One of several things that [`Reporter::warn`] announced.
@@ -104,6 +121,12 @@ impl Reporter {
 
     /// An error, for people; with `--json` also as a document.
     pub fn error(&self, error: &Error, outcome: Option<&str>) {
+        let outcome = outcome.map_or_else(|| json!({}), |outcome| json!({ "outcome": outcome }));
+        self.error_with(error, outcome);
+    }
+
+    /// The same, added to a `document` that says more.
+    pub fn error_with(&self, error: &Error, mut document: Value) {
         self.to_stderr(&format!("{RED}unstuck: error:{RED:#} {}", clean(&error.message)));
         for cause in error.causes() {
             self.to_stderr(&format!("  because: {}", clean(&cause)));
@@ -112,15 +135,12 @@ impl Reporter {
             self.to_stderr(&format!("  hint: {}", clean(hint)));
         }
         if self.json {
-            let mut document = json!({"error": {
+            document["error"] = json!({
                 "kind": error.kind.name(),
                 "message": error.message,
                 "causes": error.causes(),
                 "hint": error.hint,
-            }});
-            if let Some(outcome) = outcome {
-                document["outcome"] = outcome.into();
-            }
+            });
             self.document(&document);
         }
     }
@@ -153,6 +173,14 @@ fn escape_json(text: &str) -> String {
         }
         escaped
     })
+}
+
+/// The API said no, or nothing, to a command that was asked for facts.
+pub fn api_failure(what: &str, error: ApiError) -> Error {
+    let hint = error.hint.clone();
+    let mut failure = Error::new(Kind::Api, what).because(error);
+    failure.hint = hint;
+    failure
 }
 
 /// What came of `unstuck migrate` or `unstuck restart`, in the words of the JSON document.

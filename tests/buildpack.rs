@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
 
-#[allow(dead_code, reason = "each test uses its own part of it")]
 #[path = "support/rails_app.rs"]
 mod rails_app;
 #[path = "support/scene.rs"]

@@ -2,96 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what went wrong by failing there")]
 
+#[path = "support/push.rs"]
+mod push;
 #[path = "support/secrets.rs"]
 mod secrets;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-
+use push::Scene;
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// An application in a repository with the hook, and the remote `production` that it is pushed to.
-struct Scene {
-    dir: TempDir,
-}
-
-impl Scene {
-    fn new(format: &str) -> Self {
-        let scene = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(scene.app()).unwrap();
-        let object_format = format!("--object-format={format}");
-        scene.git(&["init", "-q", "-b", "main", &object_format]);
-        scene.git(&["init", "-q", "--bare", "-b", "main", &object_format, "../remote"]);
-        scene.git(&["remote", "add", "production", "../remote"]);
-        scene.write(".unstuck.yml", "hook:\n  remotes: [production]\n");
-        let hook = scene.app().join(".git/hooks/pre-push");
-        fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        fs::write(&hook, format!("#!/bin/sh\nexec {} pre-push \"$@\"\n", env!("CARGO_BIN_EXE_unstuck"))).unwrap();
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-        scene
-    }
-
-    fn app(&self) -> PathBuf {
-        self.dir.path().join("app")
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        let path = self.app().join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn migration(&self, file: &str, text: &str) {
-        self.write(&format!("db/migrate/{file}"), text);
-    }
-
-    fn command(&self, dir: &Path, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command
-            .current_dir(dir)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .env("HOME", self.dir.path());
-        for role in ["AUTHOR", "COMMITTER"] {
-            command.env(format!("GIT_{role}_NAME"), "Ann").env(format!("GIT_{role}_EMAIL"), "ann@example.com");
-        }
-        command
-    }
-
-    fn try_git(&self, arguments: &[&str]) -> Output {
-        let output = self.command(&self.app(), "git").args(arguments).output().expect("git runs");
-        // What the hook says comes with it.
-        secrets::keep(&output);
-        output
-    }
-
-    fn git(&self, arguments: &[&str]) -> String {
-        let output = self.try_git(arguments);
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        assert!(output.status.success(), "git {arguments:?}: {}", text(&output.stderr));
-        text(&output.stdout) + &text(&output.stderr)
-    }
-
-    fn commit(&self) -> String {
-        self.git(&["add", "-A"]);
-        self.git(&["commit", "-q", "--allow-empty", "-m", "x"]);
-        self.git(&["rev-parse", "HEAD"]).trim().to_owned()
-    }
-
-    /// The hook without git, with these lines on its standard input.
-    fn hook(&self, remote: &str, url: &str, lines: &[u8]) -> Output {
-        let input = self.dir.path().join("lines");
-        fs::write(&input, lines).unwrap();
-        let mut hook = self.command(&self.app(), env!("CARGO_BIN_EXE_unstuck"));
-        hook.args(["pre-push", "--json", remote, url]).stdin(Stdio::from(fs::File::open(input).unwrap()));
-        let output = hook.output().unwrap();
-        secrets::keep(&output);
-        output
-    }
-}
 
 #[test]
 fn a_push_is_told_and_refused_where_it_would_hurt() {
@@ -104,7 +21,7 @@ fn a_repository_of_long_ids_is_read_as_any_other() {
 }
 
 fn told_and_refused(format: &str) {
-    let scene = Scene::new(format);
+    let scene = Scene::with_hook(format);
     scene.migration("1_one.rb", "one");
     scene.write("db/animals_migrate/2_two.rb", "two");
     let first = scene.commit();
@@ -132,7 +49,7 @@ fn told_and_refused(format: &str) {
 
 #[test]
 fn what_deploys_nothing_is_not_looked_at() {
-    let scene = Scene::new("sha1");
+    let scene = Scene::with_hook("sha1");
     scene.migration("1_Illegal.rb", "");
     let commit = scene.commit();
     scene.git(&["push", "production", "main:elsewhere"]);
@@ -149,7 +66,7 @@ fn what_deploys_nothing_is_not_looked_at() {
 
 #[test]
 fn what_the_hook_cannot_find_out_stops_no_push() {
-    let scene = Scene::new("sha1");
+    let scene = Scene::with_hook("sha1");
     scene.migration("1_one.rb", "");
     let commit = scene.commit();
     for (lines, said) in [
@@ -166,7 +83,7 @@ fn what_the_hook_cannot_find_out_stops_no_push() {
 
 #[test]
 fn ten_thousand_references_are_read() {
-    let scene = Scene::new("sha1");
+    let scene = Scene::with_hook("sha1");
     scene.migration("1_one.rb", "");
     let commit = scene.commit();
     let branches = (0..10_000).map(|n| format!("b{n}")).chain(["main".to_owned()]);

@@ -51,6 +51,13 @@ impl FileLock {
     }
 }
 
+/// Whether somebody holds the lock on the file at `path`. Nothing is made or written.
+pub fn is_held(path: &Path) -> bool {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    // A lock that we get is given back as the file is closed.
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// The name that the last holder of the lock at `path` gave. It stays after the lock is gone, so it means something only right
 /// after [`FileLock::try_acquire`] said that the lock is held.
 pub fn holder(path: &Path) -> Option<String> {

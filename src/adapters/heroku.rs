@@ -1,6 +1,7 @@
 //! Heroku's Platform API for one app, over https.
 
 mod host;
+mod releases;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -532,13 +533,18 @@ impl From<DynoJson> for Dyno {
 
 impl From<ReleaseJson> for Release {
     fn from(json: ReleaseJson) -> Self {
-        let status = match json.status {
-            StatusJson::Pending => ReleaseStatus::Pending,
-            StatusJson::Succeeded => ReleaseStatus::Succeeded,
-            StatusJson::Failed => ReleaseStatus::Failed,
-            StatusJson::Expired => ReleaseStatus::Expired,
-        };
-        Self { version: json.version, status }
+        Self { version: json.version, status: json.status.into() }
+    }
+}
+
+impl From<StatusJson> for ReleaseStatus {
+    fn from(json: StatusJson) -> Self {
+        match json {
+            StatusJson::Pending => Self::Pending,
+            StatusJson::Succeeded => Self::Succeeded,
+            StatusJson::Failed => Self::Failed,
+            StatusJson::Expired => Self::Expired,
+        }
     }
 }
 

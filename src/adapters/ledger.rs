@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::adapters::flock::{self, FileLock};
@@ -146,10 +146,29 @@ impl Ledger {
         Ok(Lock::Held(cell(&holder, 0, 0, 0).unwrap_or("another run").to_owned()))
     }
 
-    fn lock_file(&mut self) -> Result<Lock, SqlError> {
+    /// Who migrates now, for people: whoever holds the run lock, and every session of [`Database::migrating`]. Asked after a
+    /// look. Takes nothing and writes nothing.
+    pub fn at_work(&mut self) -> Result<Vec<String>, SqlError> {
+        if self.config.engine == Engine::Sqlite {
+            let path = self.lock_path();
+            let name = || flock::holder(&path).unwrap_or_else(|| "another run".into());
+            return Ok(flock::is_held(&path).then(name).into_iter().collect());
+        }
+        let holder = self.surely(|ledger| ledger.send(&sql::lock_holder(ledger.config.engine)))?;
+        let mut who: Vec<String> = holder.iter().flat_map(|rows| rows.column(0)).flatten().map(str::to_owned).collect();
+        who.extend(self.migrating()?);
+        Ok(who)
+    }
+
+    /// The file whose lock stands in for a session lock.
+    fn lock_path(&self) -> PathBuf {
         let mut path = sqlite::identity(&self.config).into_os_string();
         path.push("-unstuck.lock");
-        let path = Path::new(&path);
+        path.into()
+    }
+
+    fn lock_file(&mut self) -> Result<Lock, SqlError> {
+        let path = &self.lock_path();
         let by = format!("process {} on {}", std::process::id(), host_name());
         match FileLock::try_acquire(path, &by) {
             Ok(Some(lock)) => {

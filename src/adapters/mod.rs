@@ -15,6 +15,7 @@ pub mod git;
 pub mod heroku;
 pub mod ledger;
 pub mod mysql;
+pub mod parent;
 pub mod postgres;
 pub mod rails;
 pub mod retry;

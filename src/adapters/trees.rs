@@ -4,12 +4,13 @@
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use git2::{ErrorCode, Odb, OdbObject, Oid, Repository, Tree};
+use git2::{Commit, ErrorCode, ObjectType, Odb, OdbObject, Oid, Repository, Tree, TreeWalkMode, TreeWalkResult};
 
-use crate::migrations::{Kin, is_candidate};
+use crate::migrations::{Kin, Migration, is_candidate};
 use crate::push::{Change, Folder};
+use crate::schema;
 
 /// Below the Rails root, Rails keeps the migrations of its databases in these: `db/migrate`, `db/animals_migrate`.
 const PARENT: &str = "db";
@@ -26,13 +27,27 @@ pub fn compare(
         entry.map(|entry| objects.read(entry.id())).transpose()
     };
     let (before, after) = (parent(deployed)?, parent(pushed)?);
+    let schema_differs = |folder: &Path| {
+        let id = |parent: Option<&OdbObject>, file: &Path| {
+            parent
+                .into_iter()
+                .flat_map(entries)
+                .find(|entry| Some(entry.name()) == file.file_name())
+                .map(|entry| entry.id.to_owned())
+        };
+        schema::files_of(folder).iter().any(|file| id(before.as_ref(), file) != id(after.as_ref(), file))
+    };
     let mut folders = Vec::new();
     for (before, after) in pairs(before.as_ref(), after.as_ref()) {
         let (before, after) = (before.filter(Entry::holds_migrations), after.filter(Entry::holds_migrations));
-        let Some(entry) = after.or(before).filter(|_| before != after) else { continue };
-        let mut walk = Walk { objects: &objects, deployed: Vec::new(), pushed: Vec::new(), changes: Vec::new() };
-        walk.enter(Path::new(PARENT).join(entry.name()), before, after)?;
-        folders.push(walk.folder());
+        let Some(entry) = after.or(before) else { continue };
+        let path = Path::new(PARENT).join(entry.name());
+        let schema_differs = schema_differs(&path);
+        if before != after || schema_differs {
+            let mut walk = Walk { objects: &objects, deployed: Vec::new(), pushed: Vec::new(), changes: Vec::new() };
+            walk.enter(path.clone(), before, after)?;
+            folders.push(walk.folder(path, schema_differs));
+        }
     }
     Ok(folders)
 }
@@ -139,10 +154,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn folder(self) -> Folder {
+    fn folder(self, path: PathBuf, schema_differs: bool) -> Folder {
         let new = self.changes.iter().filter(|change| change.deployed.is_none());
         let kin = Kin::of(new.filter_map(|change| change.path.file_name()).map(OsStr::as_bytes));
-        let mut folder = Folder::default();
+        let mut folder = Folder { path, ..Folder::default() };
         folder.pushed.begin();
         for (path, tree) in &self.pushed {
             folder.pushed.enter(path.clone());
@@ -151,7 +166,7 @@ impl Walk<'_> {
                 folder.pushed.push(name);
             }
         }
-        if !kin.is_empty() {
+        if !kin.is_empty() || schema_differs {
             let deployed = self.deployed.iter().flat_map(|(_, tree)| entries(tree));
             let names = deployed.filter(Entry::is_migration).map(|entry| entry.name);
             (folder.newest_deployed, folder.applied) = kin.applied(names);
@@ -177,8 +192,68 @@ pub fn prefix(repository: &Repository, root: &Path) -> PathBuf {
     top.and_then(|top| root.strip_prefix(top).ok().map(Path::to_owned)).unwrap_or_default()
 }
 
-/// The Rails root in a commit, or in what an annotated tag stands for; none where the commit has no such folder.
-pub fn root<'a>(repository: &'a Repository, prefix: &Path, commit: Oid) -> Result<Option<Tree<'a>>, git2::Error> {
-    let tree = repository.find_object(commit, None)?.peel_to_tree()?;
-    if prefix.as_os_str().is_empty() { Ok(Some(tree)) } else { below(repository, &tree, prefix) }
+/// The commit of this name, or what an annotated tag of this name stands for; none where it is not in this repository.
+pub fn commit<'a>(repository: &'a Repository, id: &str) -> Result<Option<Commit<'a>>, git2::Error> {
+    match repository.find_object(Oid::from_str_ext(id, repository.object_format())?, None) {
+        Ok(object) => object.peel_to_commit().map(Some),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The Rails root in a commit. Of a folder that was split off (`git subtree`), it is the top, not `prefix`.
+pub fn root<'a>(
+    repository: &'a Repository,
+    prefix: &Path,
+    commit: &Commit<'a>,
+) -> Result<Option<Tree<'a>>, git2::Error> {
+    let is_rails = |tree: &Tree| ["config", "db", "Gemfile"].iter().any(|name| tree.get_name(name).is_some());
+    let top = commit.tree()?;
+    if prefix.as_os_str().is_empty() {
+        return Ok(Some(top));
+    }
+    let below = below(repository, &top, prefix)?.filter(is_rails);
+    Ok(below.or_else(|| Some(top).filter(is_rails)))
+}
+
+/// The content of a file below `root`; none where there is no such file.
+pub fn content(repository: &Repository, root: &Tree, path: &Path) -> Result<Option<Vec<u8>>, git2::Error> {
+    match root.get_path(path) {
+        Ok(entry) if entry.kind() == Some(ObjectType::Blob) => {
+            repository.find_blob(entry.id()).map(|blob| Some(blob.content().to_owned()))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The folders in which a Rails root keeps migrations by Rails' own names: `db/migrate`, `db/animals_migrate`.
+pub fn default_folders(repository: &Repository, root: &Tree) -> Result<Vec<PathBuf>, git2::Error> {
+    let Some(parent) = below(repository, root, Path::new(PARENT))? else { return Ok(Vec::new()) };
+    let objects = repository.odb()?;
+    let parent = objects.read(parent.id())?;
+    let holding = entries(&parent).filter(Entry::holds_migrations);
+    Ok(holding.map(|entry| Path::new(PARENT).join(entry.name())).collect())
+}
+
+/// The migrations in these folders of a Rails root, at any depth; a folder that is not there has none.
+pub fn migrations(repository: &Repository, root: &Tree, folders: &[PathBuf]) -> Result<Vec<Migration>, git2::Error> {
+    let mut found = Vec::new();
+    for folder in folders {
+        // `./db/migrate` is no path of git's.
+        let plain: PathBuf = folder.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+        let Some(tree) = below(repository, root, &plain)? else { continue };
+        tree.walk(TreeWalkMode::PreOrder, |parent, entry| {
+            let name = entry.name_bytes();
+            if entry.kind() == Some(ObjectType::Tree) && name.starts_with(b".") {
+                return TreeWalkResult::Skip;
+            }
+            if entry.kind() == Some(ObjectType::Blob) && is_candidate(name) {
+                found.extend(Migration::parse(&plain.join(parent).join(OsStr::from_bytes(name))));
+            }
+            TreeWalkResult::Ok
+        })?;
+    }
+    Ok(found)
 }

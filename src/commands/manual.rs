@@ -25,7 +25,7 @@ pub fn man(args: &args::Man) -> Result<u8> {
                     .because(error)
             })?;
         }
-        (None, Some(name)) => show(named(all, name)?)?,
+        (None, Some(name)) => show(named(&all, name)?)?,
         (None, None) => show(all)?,
     }
     Ok(0)
@@ -38,7 +38,7 @@ fn described() -> Command {
     all
 }
 
-fn named(all: Command, name: &str) -> Result<Command> {
+fn named(all: &Command, name: &str) -> Result<Command> {
     let names: Vec<&str> = all.get_subcommands().map(Command::get_name).collect();
     let hint = format!("one of: {}", names.join(", "));
     let unknown = || Error::new(Kind::Usage, format!("there is no command `{name}`")).hint(hint);

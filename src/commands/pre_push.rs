@@ -2,23 +2,31 @@
 
 use std::io::Read as _;
 
-use git2::{ErrorCode, Oid};
-use serde_json::{Value, json};
+use git2::{Commit, Repository};
 
-use crate::adapters::git;
-use crate::adapters::trees;
+use super::review::review;
+use crate::adapters::{git, trees};
 use crate::args;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::findings::{Finding, Severity};
-use crate::push::{Pending, Plan, updates};
-use crate::report::{self, Reporter};
+use crate::push::{Update, updates};
+use crate::report::Reporter;
+use crate::review::Review;
 
 /// What git's hook says. Whatever it cannot find out does not stop the push.
 pub fn pre_push(settings: &Settings, args: &args::PrePush, reporter: &Reporter) -> u8 {
-    match plan(settings, args, reporter) {
+    match look(settings, args, reporter) {
         Ok(None) => 0,
-        Ok(Some(plan)) => tell(&plan, reporter),
+        Ok(Some(review)) => {
+            review.tell(reporter, "this push will run");
+            if reporter.json {
+                reporter.document(&review.document());
+            }
+            if review.refused() {
+                reporter.warn("the push is refused; git push --no-verify pushes all the same");
+            }
+            review.exit_code()
+        }
         Err(error) => {
             reporter.error(&error, None);
             reporter.warn("the push goes on without having been looked at");
@@ -30,7 +38,7 @@ pub fn pre_push(settings: &Settings, args: &args::PrePush, reporter: &Reporter) 
 /// Longer than what git says of ten thousand references.
 const PUSH_LIMIT: u64 = 16 * 1024 * 1024;
 
-fn plan(settings: &Settings, args: &args::PrePush, reporter: &Reporter) -> Result<Option<Plan>> {
+fn look(settings: &Settings, args: &args::PrePush, reporter: &Reporter) -> Result<Option<Review>> {
     if !settings.deploys_to(&args.to, &args.url)? {
         return Ok(None);
     }
@@ -43,56 +51,62 @@ fn plan(settings: &Settings, args: &args::PrePush, reporter: &Reporter) -> Resul
     if strange > 0 {
         reporter.warn(&format!("{strange} lines on standard input are not what git writes to a pre-push hook"));
     }
-    let Some(update) = updates.iter().find(|update| update.deploys()) else { return Ok(None) };
-    let Some(pushed) = update.local.as_deref() else { return Ok(None) };
+    let mut deploys = updates.iter().filter(|update| update.deploys(&settings.hook.branches));
+    let Some(update) = deploys.next() else { return Ok(None) };
+    if let Some(other) = deploys.find(|other| other.local != update.local) {
+        reporter.warn(&format!(
+            "{} is not looked at: {} is deployed by the same push",
+            other.remote_ref, update.remote_ref
+        ));
+    }
     let Some(repository) = git::open(&settings.root)? else { return Ok(None) };
     let unreadable =
         |error: git2::Error| Error::new(Kind::System, format!("the commits cannot be compared: {}", error.message()));
-    let prefix = trees::prefix(&repository, &settings.root);
-    let root = |commit: &str| trees::root(&repository, &prefix, Oid::from_str_ext(commit, repository.object_format())?);
-    let deployed = match update.remote.as_deref().map(root).transpose() {
-        Ok(deployed) => deployed.flatten(),
-        Err(error) if error.code() == ErrorCode::NotFound => {
-            let deployed = update.remote.as_deref().unwrap_or_default();
-            let short = deployed.get(..10).unwrap_or(deployed);
-            reporter.warn(&format!(
-                "the commit that is deployed, {short}, is not in this repository, so nothing can be said: git fetch {}",
-                args.to
-            ));
-            return Ok(None);
-        }
-        Err(error) => return Err(unreadable(error)),
+    let commit = |id: &str| trees::commit(&repository, id).map_err(unreadable);
+    let Some(pushed) = update.local.as_deref().map(commit).transpose()?.flatten() else {
+        return Err(Error::new(Kind::System, "the commits cannot be compared: the one that is pushed is not here"));
     };
-    let pushed = root(pushed).map_err(unreadable)?;
-    let folders = trees::compare(&repository, pushed.as_ref(), deployed.as_ref()).map_err(unreadable)?;
-    Ok(Some(Plan::of(folders)))
+    let deployed = match &update.remote {
+        None => last_known(&repository, args, settings, reporter),
+        Some(id) => match commit(id)? {
+            None => {
+                reporter.warn(&missing(&repository, args, update, id));
+                return Ok(None);
+            }
+            deployed => deployed,
+        },
+    };
+    review(&repository, settings, &pushed, deployed.as_ref()).map(Some)
 }
 
-fn tell(plan: &Plan, reporter: &Reporter) -> u8 {
-    if !plan.pending.is_empty() {
-        reporter.say(&format!("this push will run {} migrations:", plan.pending.len()));
-    }
-    for Pending { migration, .. } in &plan.pending {
-        reporter.item(&format!("{} {}  {}", migration.version, migration.name, migration.path.display()));
-    }
-    for finding in &plan.findings {
-        let path = finding.place.as_ref().map_or(String::new(), |place| format!("{} ", place.path.display()));
-        reporter.warn(&format!("{path}{} ({}); {}", finding.message, finding.rule, finding.remedy.join("; ")));
-    }
-    let refused = plan.findings.iter().any(|finding| finding.severity == Severity::Refusal);
-    if reporter.json {
-        let pending: Vec<Value> =
-            plan.pending.iter().map(|pending| report::migration_document(&pending.migration)).collect();
-        let finding = |finding: &Finding| {
-            let path = finding.place.as_ref().map(|place| place.path.to_string_lossy());
-            json!({"rule": finding.rule, "path": path, "message": finding.message, "remedy": finding.remedy})
-        };
-        let findings: Vec<Value> = plan.findings.iter().map(finding).collect();
-        reporter.document(&json!({"pending": pending, "findings": findings, "refused": refused}));
-    }
-    if !refused {
-        return 0;
-    }
-    reporter.warn("the push is refused; git push --no-verify pushes all the same");
-    8
+/// What to do where the deployed commit is not here.
+fn missing(repository: &Repository, args: &args::PrePush, update: &Update, id: &str) -> String {
+    let short = id.get(..10).unwrap_or(id);
+    let branch = update.remote_ref.trim_start_matches("refs/heads/");
+    // An address may hold a token.
+    let remote = if args.to == args.url { "ADDRESS" } else { &args.to };
+    let depth = if repository.is_shallow() { "--unshallow " } else { "" };
+    format!(
+        "the commit that is deployed, {short}, is not in this repository, so nothing can be said: git fetch {depth}{remote} {branch}"
+    )
+}
+
+/// What the remote was last seen to have, for a branch that is new there: it may have been deployed under another name.
+fn last_known<'a>(
+    repository: &'a Repository,
+    args: &args::PrePush,
+    settings: &Settings,
+    reporter: &Reporter,
+) -> Option<Commit<'a>> {
+    let seen = |branch: &String| {
+        let name = format!("refs/remotes/{}/{branch}", args.to);
+        let commit = repository.find_reference(&name).and_then(|reference| reference.peel_to_commit()).ok()?;
+        Some((name, commit))
+    };
+    let known = settings.hook.branches.iter().find_map(seen);
+    reporter.say(&match &known {
+        Some((name, _)) => format!("the branch is new there; compared with {name}, as it was last seen"),
+        None => "nothing is known to be deployed there, so that every migration counts as pending".to_owned(),
+    });
+    known.map(|(_, commit)| commit)
 }

@@ -81,7 +81,7 @@ proptest! {
                     assert!(matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{}", id);
                     assert!(id.bytes().any(|byte| byte != b'0'));
                 }
-                assert!(!update.deploys() || (update.local.is_some() && update.remote_ref.starts_with("refs/heads/ma")));
+                assert!(!update.deploys(&["main".to_owned(), "master".to_owned()]) || (update.local.is_some() && update.remote_ref.starts_with("refs/heads/ma")));
             }
         }
     }
