@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use self::roll::Way;
 use crate::adapters::signals::Interrupt;
 use crate::config::{Place, Policy, Strategy, Types};
 use crate::debt::{
@@ -15,12 +16,15 @@ use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
 use crate::plan::{Before, Run};
 use crate::ports::{ApiError, ApiErrorKind, Clock, Exit, Lock, Platform, Runner, Settlement, SqlError, SqlErrorKind};
+use crate::progress::Progress;
 use crate::report::{self, Reporter};
 use crate::verify::{Known, Suspects};
 
 mod attempts;
+mod roll;
 
 pub use self::attempts::Patience;
+pub use self::roll::{last_words, pace};
 
 /// Preboot keeps old processes serving, unlisted, for the boot time-out and two minutes more.
 const PREBOOT_WINDOW: Duration = Duration::from_mins(3);
@@ -55,6 +59,8 @@ pub struct Rules {
     /// The same in a release that succeeded.
     pub prove_release: Duration,
     pub poll: Duration,
+    /// A rolling restart waits so long for new processes to be up.
+    pub health: Duration,
     pub place: Place,
     /// Host or dyno, for the record.
     pub by: String,
@@ -81,6 +87,8 @@ pub struct World<'a> {
     pub clock: &'a dyn Clock,
     pub interrupt: Interrupt,
     pub reporter: &'a Reporter,
+    /// That looks are rare for want of API requests was said.
+    slowed: bool,
 }
 
 impl<'a> World<'a> {
@@ -93,7 +101,7 @@ impl<'a> World<'a> {
         interrupt: Interrupt,
         reporter: &'a Reporter,
     ) -> Self {
-        Self { rules, targets, reach, reached: None, runner, clock, interrupt, reporter }
+        Self { rules, targets, reach, reached: None, runner, clock, interrupt, reporter, slowed: false }
     }
 
     /// The API, or why it cannot be asked. Found out once.
@@ -404,6 +412,7 @@ fn note(run: &Run, facts: &Facts, world: &World, phase: Phase) -> Note {
         by: world.rules.by.clone(),
         to: (phase != Phase::Migrating).then(|| facts.digest.short().to_owned()),
         pd: None,
+        at: None,
     }
 }
 
@@ -581,6 +590,7 @@ fn mark(run: &mut Run, world: &mut World, phase: Phase) {
                 ph: phase,
                 rel: run.this_release,
                 to: Some(facts.digest.short().into()),
+                at: None,
                 ..row.note.clone()
             };
             writes.extend(
@@ -772,22 +782,50 @@ fn restart(run: &mut Run, world: &mut World) {
         return;
     }
     let Ok(platform) = world.platform() else { return };
-    let relaxed = world.rules.place.is_release() && run.succeeded();
-    if world.rules.strategy == Strategy::Rolling && !relaxed && !world.interrupted() {
-        roll(run, world, &*platform, &suspects);
+    let way = roll::way(run, world, &*platform, &suspects);
+    let rolling = matches!(way, Way::Rolling(_));
+    if rolling && roll::record(run, world, &suspects) {
         return;
     }
-    for (kind, whole) in suspects.targets(&list) {
+    if let Way::AtOnce(Some(note)) | Way::Rolling(Some(note)) = way {
+        world.reporter.say(note);
+    }
+    run.progress = Some(Progress::from(&list, &suspects.dynos));
+    if rolling && !roll::roll(run, world, &*platform, &suspects, &list) {
+        return;
+    }
+    for (kind, whole) in suspects.targets(&list).into_iter().filter(|(kind, _)| !(rolling && *kind == roll::WEB)) {
+        let stuck: Vec<&Dyno> = suspects.dynos.iter().filter(|dyno| dyno.kind == kind).collect();
         if whole {
             world.reporter.say(&format!("restarting {kind}"));
+            tell_asked(run, world, &stuck);
             let asked = platform.restart_type(kind);
             note_answer(run, asked);
         } else {
-            for dyno in suspects.dynos.iter().filter(|dyno| dyno.kind == kind) {
+            for dyno in stuck {
                 world.reporter.say(&format!("restarting {}", dyno.name));
+                tell_asked(run, world, &[dyno]);
                 let asked = platform.restart_dyno(&dyno.name);
                 note_answer(run, asked);
             }
+        }
+    }
+}
+
+/// A line for each dyno whose restart is about to be asked for.
+fn tell_asked(run: &mut Run, world: &World, dynos: &[&Dyno]) {
+    if let Some(progress) = &mut run.progress {
+        for dyno in dynos {
+            world.reporter.item(&progress.asks(&dyno.name, world.clock.now()));
+        }
+    }
+}
+
+/// A line for each dyno that changed.
+pub fn tell_progress(run: &mut Run, world: &World, list: &DynoList) {
+    if let Some(progress) = &mut run.progress {
+        for line in progress.changes(list, world.clock.now()) {
+            world.reporter.item(&line);
         }
     }
 }
@@ -807,32 +845,6 @@ fn note_answer(run: &mut Run, answer: Result<(), ApiError>) {
     }
 }
 
-/// Dyno by dyno, at most so many at once, each waited for until it is up.
-fn roll(run: &mut Run, world: &mut World, platform: &dyn Platform, suspects: &Suspects) {
-    let deadline = world.clock.now() + world.rules.prove;
-    for batch in suspects.dynos.chunks(world.rules.max_unavailable) {
-        for dyno in batch {
-            world.reporter.say(&format!("restarting {}", dyno.name));
-            let asked = platform.restart_dyno(&dyno.name);
-            note_answer(run, asked);
-        }
-        let up = |list: &DynoList, old: &Dyno| {
-            let gone = !list.dynos.iter().any(|dyno| dyno.id == old.id);
-            let starting = list.dynos.iter().any(|dyno| dyno.kind == old.kind && dyno.state == "starting");
-            gone && !starting
-        };
-        while run.restart == Restart::Asked && !world.interrupted() && world.clock.now() < deadline {
-            match platform.dynos() {
-                Ok(list) if batch.iter().all(|old| up(&list, old)) => break,
-                Ok(_) | Err(_) => pause(world, world.rules.poll.min(POLL_MAX)),
-            }
-        }
-        if run.restart != Restart::Asked || world.interrupted() {
-            return;
-        }
-    }
-}
-
 /// Looks until each suspect is gone, or the time is up.
 fn watch(run: &mut Run, world: &mut World) {
     let (Some(suspects), Ok(platform)) = (run.suspects.clone(), world.platform()) else {
@@ -845,17 +857,11 @@ fn watch(run: &mut Run, world: &mut World) {
     let retry_after = (limit / 3).min(RETRY_MAX);
     let mut retry_at = started + retry_after;
     let mut interval = world.rules.poll.min(POLL_MAX);
-    let mut gone: BTreeSet<String> = BTreeSet::new();
     let mut reasons;
     loop {
         match look_at_dynos(&*platform, &suspects) {
             Ok((list, judged)) => {
-                for replaced in suspects.replaced(&list).into_iter().filter(|replaced| replaced.replaced) {
-                    if gone.insert(replaced.name.clone()) {
-                        let took = (world.clock.now().saturating_sub(started)).as_secs_f32();
-                        world.reporter.item(&format!("{} replaced ({took:.1} s)", replaced.name));
-                    }
-                }
+                tell_progress(run, world, &list);
                 let hidden = hidden_until(run, &list);
                 let stay: Vec<String> = suspects.to_restart_again(&list).iter().map(|dyno| dyno.name.clone()).collect();
                 run.list = Some(list);
@@ -891,7 +897,8 @@ fn watch(run: &mut Run, world: &mut World) {
             return;
         }
         let left = limit.saturating_sub(world.clock.now().saturating_sub(started));
-        pause(world, interval.min(left).max(Duration::from_millis(10)));
+        let pace = pace(world, &*platform, interval);
+        pause(world, pace.min(left).max(Duration::from_millis(10)));
         interval = (interval * 3 / 2).min(POLL_MAX);
     }
 }
@@ -932,7 +939,11 @@ fn clear(run: &mut Run, world: &mut World) {
         return;
     };
     if !world.rules.types.cover(&world.rules.configured) {
-        run.restart = if run.standing() == Standing::Owed { Restart::Unproved } else { Restart::Cleared };
+        // The named types are proved, but no proof is written that says less than the last one: what is left is the question
+        // whether the configured types are owed.
+        run.types = world.rules.configured.clone();
+        let owed = run.standing() == Standing::Owed;
+        run.restart = if owed { Restart::Unproved } else { Restart::Cleared };
         if run.restart == Restart::Unproved {
             let types = world.rules.configured.names().join(", ");
             run.troubles.push(format!("the record stays: it is about {types}, and not all of these were restarted"));

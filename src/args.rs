@@ -141,11 +141,16 @@ Examples:
     Status(Status),
     /// Pay what is owed: restart the stuck dynos and prove that they are gone
     ///
-    /// With nothing owed nothing is restarted, unless --all says so. The record is cleared only by a run that covers all of the
-    /// configured types.
+    /// With nothing owed nothing is restarted, unless --all says so. Of the types that are named, only what is stuck. The record is
+    /// cleared only by a run that covers all of the configured types.
+    ///
+    /// With --rolling, web dynos are restarted a few at a time, the next ones only when every other one is up. The first crash, or
+    /// a dyno that is not up within --health-timeout, stops the roll (exit code 4); the next run goes on with what is still old.
+    /// Other types are restarted at once, since no requests go to them; and web dynos too, where preboot is on.
     #[command(after_help = "\
 Examples:
   unstuck restart                what is owed, if anything
+  unstuck restart --rolling --max-unavailable 2   web dynos two at a time, each waited for until it is up
   unstuck restart --all          all of the configured types, owed or not; makes a first proof
   unstuck restart --all worker   all dynos of this type, owed or not
   unstuck restart --wait         in CI after a deploy: wait for a pending release before restarting")]
@@ -370,6 +375,9 @@ pub struct Pace {
     /// All dynos at once, or dyno by dyno [default: at-once]
     #[arg(long, value_name = "at-once|rolling")]
     pub strategy: Option<String>,
+    /// Web dynos a few at a time, each waited for until it is up: short for `--strategy rolling`
+    #[arg(long, conflicts_with = "strategy")]
+    pub rolling: bool,
     /// How many dynos a rolling restart may take at a time [default: 1]
     #[arg(long, value_name = "N")]
     pub max_unavailable: Option<String>,

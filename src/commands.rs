@@ -33,7 +33,7 @@ use crate::debt::{self, Intent, Standing, Verdict};
 use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
-use crate::plan::Run;
+use crate::plan::{Roll, Run};
 use crate::ports::{Clock, Platform, Runner as _};
 use crate::rails::{self, Engine, Resolved};
 use crate::report::{DatabasePicture, DynoPicture, End, Picture, Reporter, unhealthy};
@@ -83,7 +83,8 @@ fn act(
     let (types, require_healthy) = (rules.types.names(), rules.require_healthy);
     let release_phase = rules.place.is_release();
     let app_id = settings.own_app_id();
-    let mut run = Run::new(intent, run_id()?, settings.types.value.clone(), facts, app_id);
+    let about = if intent == Intent::Migrate { settings.types.value.clone() } else { rules.types.clone() };
+    let mut run = Run::new(intent, run_id()?, about, facts, app_id);
     let mut world =
         World::new(rules, targets, reach(settings, reporter), &mut runner, &clock, interrupt.clone(), reporter);
     warn_of_sqlite_on_a_dyno(settings, &run, &world.targets, reporter);
@@ -95,7 +96,8 @@ fn act(
     let verdict = run.drive(&mut world)?;
     let relaxed = release_phase && run.ended.is_some() && run.succeeded();
     let look_after = verdict == Verdict::Settled && run.proof.is_some() && !relaxed && interrupt.signal().is_none();
-    let healthy = if look_after { health(settings, &mut run, &mut world) } else { None };
+    let healthy =
+        if look_after { health(settings, &mut run, &mut world) } else { (run.roll == Roll::Stopped).then_some(false) };
     let end = End { run: &run, verdict, signal: interrupt.signal(), release_phase, healthy, require_healthy, types };
     end.tell(reporter);
     if reporter.json {
@@ -111,6 +113,7 @@ fn health(settings: &Settings, run: &mut Run, world: &mut World) -> Option<bool>
     let deadline = world.clock.now() + settings.timeouts.health.value;
     let mut list = run.list.clone()?;
     loop {
+        act::tell_progress(run, world, &list);
         let sick = unhealthy(&list, &types);
         let crashed: Vec<String> =
             sick.iter().filter(|dyno| dyno.state == "crashed").map(|dyno| dyno.name.clone()).collect();
@@ -119,29 +122,17 @@ fn health(settings: &Settings, run: &mut Run, world: &mut World) -> Option<bool>
         }
         if !crashed.is_empty() || world.clock.now() >= deadline || world.interrupt.signal().is_some() {
             for name in crashed {
-                last_words(&*platform, &name, world.reporter);
+                act::last_words(&*platform, &name, world.reporter);
             }
             run.list = Some(list);
             return Some(false);
         }
-        world.clock.sleep(world.rules.poll.min(Duration::from_secs(2)));
+        let pause = act::pace(world, &*platform, world.rules.poll.min(Duration::from_secs(2)));
+        world.clock.sleep(pause.min(deadline.saturating_sub(world.clock.now())));
         if let Ok(newer) = platform.dynos() {
             list = newer;
             run.list = Some(list.clone());
         }
-    }
-}
-
-fn last_words(platform: &dyn Platform, dyno: &str, reporter: &Reporter) {
-    match platform.log_lines(dyno, 10) {
-        Ok(lines) if !lines.is_empty() => {
-            reporter.say(&format!("{dyno} crashed; its last log lines:"));
-            for line in lines {
-                reporter.item(&line);
-            }
-        }
-        Ok(_) => reporter.say(&format!("{dyno} crashed; it left no log lines")),
-        Err(error) => reporter.say(&format!("{dyno} crashed; its log cannot be read: {error}")),
     }
 }
 
@@ -514,6 +505,7 @@ fn rules(settings: &Settings, types: &Types) -> Rules {
         prove: timeouts.prove(false),
         prove_release: timeouts.prove(true),
         poll: timeouts.poll.value,
+        health: timeouts.health.value,
         place: settings.place.clone(),
         by: settings.by(),
         app_id: settings.app_id.clone(),

@@ -431,7 +431,7 @@ impl Settings {
                 Policy::Auto,
             )?,
             strategy: source.word(
-                how.pace.strategy.as_deref(),
+                how.pace.strategy.as_deref().or(how.pace.rolling.then_some("rolling")),
                 "--strategy",
                 "UNSTUCK_RESTART_STRATEGY",
                 file.restart.strategy.as_deref(),

@@ -162,6 +162,10 @@ pub struct Note {
     /// [`paid_for`] which schema the restart was carried out although the row had to stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pd: Option<String>,
+    /// A rolling restart has begun: every process that was created after this is newer than the schema with the versions `to`, in
+    /// seconds since 1970 by the platform's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<i64>,
 }
 
 impl Note {
@@ -359,10 +363,29 @@ impl Ledger {
         !(self.rows.is_empty() && self.unreadable.is_empty() && self.newer.is_empty())
     }
 
-    /// What the last proof still says, where nothing but its process types falls short.
+    /// Which processes are known to be new: by the last proof, where nothing but its process types falls short; or since a
+    /// rolling restart began for everything that is owed.
     pub fn fresh(&self, versions: &Digest) -> Option<Fresh> {
-        let proved = self.proved.as_ref().filter(|proved| proved.ver == versions.as_str() && !self.has_rows())?;
+        if self.has_rows() {
+            let since_s = self.roll_began(versions)?;
+            return Some(Fresh { since_s, covered: Types::Named(Vec::new()) });
+        }
+        let proved = self.proved.as_ref().filter(|proved| proved.ver == versions.as_str())?;
         Some(Fresh { since_s: proved.at?, covered: Types::parse(proved.ty.as_deref().unwrap_or_default()) })
+    }
+
+    /// The moment after which every process is new, if each row has one for the present versions. A row whose run may still be
+    /// migrating has none.
+    fn roll_began(&self, versions: &Digest) -> Option<i64> {
+        if !self.unreadable.is_empty() || !self.newer.is_empty() {
+            return None;
+        }
+        let began = |row: &Row| {
+            let fits = row.note.ph == Phase::Due && row.note.to.as_deref() == Some(versions.short());
+            row.note.at.filter(|_| fits)
+        };
+        let began: Option<Vec<i64>> = self.rows.iter().map(began).collect();
+        began?.into_iter().max()
     }
 
     /// The release that has to carry every process, if nothing but handed-off rows is owed here and that release's own
@@ -612,5 +635,44 @@ impl Receipt {
     /// Tag of the child's database sessions.
     pub fn tag(&self) -> &str {
         &self.tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_rolling_restart_that_was_cut_short_knows_to_be_new() {
+        let versions = Digest::of(&[]);
+        let (now, other) = (versions.short(), "00000000");
+        let row = |phase: &str, to: &str, at: &str| {
+            format!(r#"{{"v":1,"ph":"{phase}","ep":"-","from":"","n":1,"tag":"","by":"","to":"{to}"{at}}}"#)
+        };
+        let begun = row("D", now, r#","at":100"#);
+        let proof = (format!("{PROVED_PREFIX}app"), r#"{"v":1,"ver":"other","cnt":1,"run":"","at":7}"#.to_owned());
+        for (what, rows, since) in [
+            ("one row", vec![begun.clone()], Some(100)),
+            ("the latest of two", vec![begun.clone(), row("D", now, r#","at":200"#)], Some(200)),
+            ("one of two has no moment", vec![begun.clone(), row("D", now, "")], None),
+            ("a migration may be running", vec![begun.clone(), row("M", now, r#","at":200"#)], None),
+            ("the versions moved", vec![row("D", other, r#","at":100"#)], None),
+            ("one cannot be read", vec![begun, "?".into()], None),
+        ] {
+            let rows = rows.into_iter().enumerate().map(|(run, value)| (format!("{DEBT_PREFIX}app:{run}"), value));
+            let entry = |(key, value)| Entry {
+                home: Home::Metadata,
+                key,
+                value,
+                age_s: 0,
+                opened: String::new(),
+                touched: String::new(),
+            };
+            let ledger = Records::new(rows.chain([proof.clone()]).map(entry).collect()).of("app");
+            let fresh = ledger.fresh(&versions);
+            assert_eq!(fresh.as_ref().map(|fresh| fresh.since_s), since, "{what}");
+            // Stamps have whole seconds: in that very second an old process may have begun.
+            assert!(fresh.is_none_or(|fresh| !fresh.knows("web", fresh.since_s)), "{what}");
+        }
     }
 }

@@ -26,6 +26,7 @@ pub mod migrations;
 pub mod observe;
 pub mod plan;
 pub mod ports;
+pub mod progress;
 pub mod push;
 pub mod rails;
 pub mod release;

@@ -7,6 +7,7 @@ use crate::dynos::{App, DynoList};
 use crate::error::Result;
 use crate::observe::Facts;
 use crate::ports::{Ended, Exit};
+use crate::progress::Progress;
 use crate::verify::{Proof, Suspects};
 
 /// What a run knows. All of it is lost when the run is killed; what must not be lost is in the ledger.
@@ -15,7 +16,7 @@ pub struct Run {
     /// 16 hexadecimal digits.
     pub id: String,
     pub intent: Intent,
-    /// The configured process types: what the promise is about.
+    /// The process types that it is about: the configured ones, or those that were named to `restart`.
     pub types: Types,
     /// The last look at each database.
     pub facts: Vec<Facts>,
@@ -46,6 +47,9 @@ pub struct Run {
     pub suspects: Option<Suspects>,
     /// By database: for which schema the restart is carried out ([`debt::paid_for`]), where a row has to stay.
     pub schemas: Vec<Option<String>>,
+    /// What was said of each dyno since its restart was asked for.
+    pub progress: Option<Progress>,
+    pub roll: Roll,
     pub proof: Option<Proof>,
     /// How many restart requests were accepted.
     pub requests: u32,
@@ -55,6 +59,16 @@ pub struct Run {
     pub troubles: Vec<String>,
     /// What each database held when the migration began; empty before that.
     at_start: Vec<Facts>,
+}
+
+/// How far a rolling restart has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roll {
+    NotBegun,
+    /// Since when new processes count is in the record, if it could be written.
+    Recorded,
+    /// It ended before every old process was replaced.
+    Stopped,
 }
 
 /// What was true just before the child, to prove that it changed nothing.
@@ -92,6 +106,8 @@ impl Run {
             list: None,
             suspects: None,
             schemas: Vec::new(),
+            progress: None,
+            roll: Roll::NotBegun,
             proof: None,
             requests: 0,
             rounds: 0,

@@ -181,6 +181,9 @@ pub trait Platform: Send + Sync {
 
     /// The last `lines` log lines of one dyno, oldest first, raw.
     fn log_lines(&self, dyno: &str, lines: usize) -> Result<Vec<String>, ApiError>;
+
+    /// How many requests the rate limit still left at the last answer; `None` as long as none said so.
+    fn remaining(&self) -> Option<u64>;
 }
 
 /// Why the API gave no answer that can be used. Never holds the token.

@@ -15,7 +15,7 @@ use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind};
 use crate::migrations::Migration;
 use crate::observe::Facts;
-use crate::plan::Run;
+use crate::plan::{Roll, Run};
 use crate::ports::{ApiError, Ended, Exit};
 
 /// Writes for people and for machines.
@@ -260,7 +260,11 @@ impl End<'_> {
     pub fn restart_state(&self) -> &'static str {
         match self.verdict {
             Verdict::HandedOff => "handed_off",
-            Verdict::Owed if self.run.requests > 0 && self.run.restart != Restart::Kept => "requested",
+            Verdict::Owed
+                if self.run.requests > 0 && self.run.restart != Restart::Kept && self.run.roll != Roll::Stopped =>
+            {
+                "requested"
+            }
             Verdict::Owed => "owed",
             Verdict::Settled | Verdict::NothingToDo | Verdict::Interrupted if self.run.proof.is_some() => "proved",
             Verdict::Interrupted if self.run.standing() == Standing::Owed => "owed",

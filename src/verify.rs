@@ -70,6 +70,11 @@ impl Suspects {
         self
     }
 
+    /// A release says which processes are new.
+    pub fn by_release(&self) -> bool {
+        matches!(self.known, Some(Known::ByRelease(_)))
+    }
+
     fn is_new(&self, dyno: &Dyno) -> bool {
         match &self.known {
             Some(Known::ByRelease(carrier)) => dyno.release.is_some_and(|release| release >= *carrier),

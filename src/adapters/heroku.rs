@@ -7,6 +7,7 @@ mod wire;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,9 @@ const MAX_MESSAGE_CHARS: usize = 500;
 /// Of a line of the log, as much as a person reads.
 const MAX_LINE_CHARS: usize = 2_000;
 
+/// No answer has told how many requests the rate limit leaves.
+const NOT_TOLD: u64 = u64::MAX;
+
 /// What [`Heroku::new`] needs to know.
 pub struct HerokuOptions {
     pub host: Host,
@@ -62,6 +66,8 @@ pub struct Heroku {
     timeout: Duration,
     wire: Wire,
     generation: OnceLock<Generation>,
+    /// What `RateLimit-Remaining` said last; [`NOT_TOLD`] before that.
+    remaining: AtomicU64,
 }
 
 impl Heroku {
@@ -81,7 +87,7 @@ impl Heroku {
             return Err(Error::new(Kind::Refused, format!("{app:?} is not the name of a Heroku app")));
         }
         let wire = Wire::new(&host, timeout, env)?;
-        Ok(Self { host, token, app, timeout, wire, generation: OnceLock::new() })
+        Ok(Self { host, token, app, timeout, wire, generation: OnceLock::new(), remaining: AtomicU64::new(NOT_TOLD) })
     }
 
     /// Tries until it is done, or until [`retry::pause`] says that the failure stands.
@@ -127,6 +133,9 @@ impl Heroku {
         let place = request.uri().authority().cloned();
         let place = place.as_ref().map_or(self.host.authority(), Authority::as_str);
         let answer = self.wire.send(request).map_err(|failure| no_answer(call, place, &failure))?;
+        if let Some(remaining) = rate_limit_remaining(&answer.headers) {
+            self.remaining.store(remaining, Ordering::Relaxed);
+        }
         if (200..300).contains(&answer.status) { Ok(answer) } else { Err(self.refused(call, &answer)) }
     }
 
@@ -314,6 +323,10 @@ impl Platform for Heroku {
         let last = all[all.len().saturating_sub(lines)..].iter();
         Ok(last.map(|line| line.chars().take(MAX_LINE_CHARS).collect()).collect())
     }
+
+    fn remaining(&self) -> Option<u64> {
+        Some(self.remaining.load(Ordering::Relaxed)).filter(|remaining| *remaining != NOT_TOLD)
+    }
 }
 
 /// The app's uuid from the address of the release phase's output, which Heroku gives to the release dyno as
@@ -326,6 +339,10 @@ fn is_uuid(text: &str) -> bool {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
     lengths == [8, 4, 4, 4, 12] && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn rate_limit_remaining(headers: &HeaderMap) -> Option<u64> {
+    headers.get("RateLimit-Remaining")?.to_str().ok()?.trim().parse().ok()
 }
 
 /// One request to the API, as people read it in an error: `GET /apps/my-app/dynos`.

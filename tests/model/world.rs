@@ -486,6 +486,7 @@ impl Rules {
                 by: String::new(),
                 to: row.to.map(|to| digest(to).short().to_owned()),
                 pd: row.paid.map(|paid| digest(paid).as_str().to_owned()),
+                at: None,
             };
             let entry = Entry {
                 home: Home::Metadata,

@@ -729,6 +729,10 @@ impl Platform for OnePlatform {
     fn log_lines(&self, _: &str, _: usize) -> Result<Vec<String>, ApiError> {
         Ok(Vec::new())
     }
+
+    fn remaining(&self) -> Option<u64> {
+        None
+    }
 }
 
 struct OneRunner(Arc<Door>);
@@ -865,6 +869,7 @@ fn drive(door: &Arc<Door>, order: Order, version: Option<u64>) -> (Option<Verdic
         prove: Duration::from_mins(3),
         prove_release: Duration::from_secs(30),
         poll: Duration::from_secs(1),
+        health: Duration::from_mins(2),
         place,
         by: "walk".into(),
         app_id: app_id.clone(),

@@ -25,6 +25,9 @@ struct Desk {
     turn: Arc<AtomicUsize>,
 }
 
+/// To how many dynos one request is brought before it fails.
+const CONNECTIONS: usize = 10;
+
 pub fn app(world: Arc<World>) -> Router {
     Router::new().fallback(route).with_state(Desk { world, turn: Arc::default() })
 }
@@ -47,9 +50,9 @@ struct Chosen {
 
 impl Chosen {
     /// The dyno's answer, with headers that tell which boot gave it.
-    async fn answer(&self, request: Request, request_id: &str) -> Result<Response, Trouble> {
-        let mut response = match self.port {
-            Some(port) => forward(request, port, request_id).await.map_err(|_| Trouble::Refused)?,
+    async fn answer(&self, way: Option<TcpStream>, request: Request, request_id: &str) -> Result<Response, Trouble> {
+        let mut response = match way {
+            Some(stream) => forward(request, stream, request_id).await.map_err(|_| Trouble::Closed)?,
             None => pretty(StatusCode::OK, &json!({"dyno": self.name, "id": self.id})),
         };
         for (name, value) in [("standin-dyno", &self.name), ("standin-dyno-id", &self.id)] {
@@ -67,6 +70,7 @@ enum Trouble {
     NoDynos,
     BootTimeout,
     Refused,
+    Closed,
     Maintenance,
 }
 
@@ -76,6 +80,7 @@ impl Trouble {
         match self {
             Self::Crashed => ("H10", "App crashed"),
             Self::NoDynos => ("H14", "No web processes running"),
+            Self::Closed => ("H13", "Connection closed without response"),
             Self::BootTimeout => ("H20", "App boot timeout"),
             Self::Refused => ("H21", "Backend connection refused"),
             Self::Maintenance => ("H80", "Maintenance mode"),
@@ -87,10 +92,13 @@ async fn route(State(desk): State<Desk>, request: Request) -> Response {
     let began = Instant::now();
     let head = format!("method={} path=\"{}\" host={}", request.method(), request.uri(), host(&request));
     let request_id = desk.world.lock().platform.next_id();
-    let chosen = desk.choose().await;
-    let answer = match &chosen {
-        Ok(dyno) => dyno.answer(request, &request_id).await,
-        Err(trouble) => Err(*trouble),
+    let chosen = desk.connect().await;
+    let (chosen, answer) = match chosen {
+        Ok((dyno, way)) => {
+            let answer = dyno.answer(way, request, &request_id).await;
+            (Some(dyno), answer)
+        }
+        Err(trouble) => (None, Err(trouble)),
     };
     let dyno = chosen.as_ref().map_or("", |dyno| &dyno.name);
     let head = format!("{head} request_id={request_id} fwd=\"127.0.0.1\" dyno={dyno}");
@@ -119,6 +127,19 @@ fn host(request: &Request) -> &str {
 }
 
 impl Desk {
+    /// A dyno, and a connection to it unless it is a simulated one. Where one refuses, another one is tried, as the platform's
+    /// routers do, ten times at most: a dyno that was chosen may be told to end before it is reached.
+    async fn connect(&self) -> Result<(Chosen, Option<TcpStream>), Trouble> {
+        for _ in 0..CONNECTIONS {
+            let dyno = self.choose().await?;
+            let Some(port) = dyno.port else { return Ok((dyno, None)) };
+            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)).await {
+                return Ok((dyno, Some(stream)));
+            }
+        }
+        Err(Trouble::Refused)
+    }
+
     /// The next dyno in turn. Waits for one that boots.
     async fn choose(&self) -> Result<Chosen, Trouble> {
         let mut changes = self.world.subscribe();
@@ -155,8 +176,7 @@ impl Desk {
     }
 }
 
-async fn forward(mut request: Request, port: u16, request_id: &str) -> anyhow::Result<Response> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+async fn forward(mut request: Request, stream: TcpStream, request_id: &str) -> anyhow::Result<Response> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     request.headers_mut().insert("x-request-id", HeaderValue::try_from(request_id)?);
