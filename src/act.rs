@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use self::roll::Way;
 use crate::adapters::signals::Interrupt;
+use crate::change;
 use crate::config::{Place, Policy, Strategy, Types};
 use crate::debt::{
     self, Child, Note, Own, Phase, Proved, RECORD_VERSION, Receipt, Restart, Row, Standing, Step, debt_key, proved_key,
@@ -1013,6 +1014,7 @@ fn settlement(run: &Run, index: usize, world: &World, proof: &crate::verify::Pro
         run: run.id.clone(),
         at: before.or(Some(proof.at().as_second())),
         ty: Some(world.rules.types.names().join(",")),
+        ch: Some(remembered(run, index, &ledger)),
     };
     let mut gone: Vec<_> = gone.into_iter().map(|row| row.entry.clone()).collect();
     let assumed =
@@ -1024,6 +1026,17 @@ fn settlement(run: &Run, index: usize, world: &World, proof: &crate::verify::Pro
         kept: kept.iter().map(paid).collect(),
         proof: (proved_key(run.app_id.as_deref().unwrap_or_default()), proved.to_value()),
     }
+}
+
+/// What the proof remembers of the schema change, for people.
+fn remembered(run: &Run, index: usize, ledger: &debt::Ledger) -> debt::Change {
+    let (facts, before) = (&run.facts[index], ledger.proved.as_ref());
+    if let (Some(_), Some(change)) = (ledger.fresh(&facts.digest), before.and_then(|proved| proved.ch.clone())) {
+        return change;
+    }
+    let opened = ledger.rows.iter().filter_map(|row| change::moment(&row.entry.opened)).min();
+    let earliest = opened.map(jiff::Timestamp::as_second);
+    debt::Change::since(before, earliest, &run.at_start()[index].look.applied, &facts.look.applied)
 }
 
 /// Names the rows that had to stay.

@@ -131,14 +131,28 @@ A first run on a database that is up to date has no record and restarts nothing;
     Migrate(Migrate),
     /// What is pending, what is owed, and which dynos are stuck; changes nothing
     ///
-    /// Without credentials for Heroku's API the dynos are left out; databases are looked at all the same. A dyno with a question
+    /// Each dyno is a bar from its boot to now, and the schema's last change a line through all bars; before and after it have
+    /// scales of their own. Without credentials for Heroku's API the dynos are left out; databases are looked at all the same. A dyno with a question
     /// mark cannot be judged, since nothing was ever proved for this app.
     #[command(after_help = "\
 Examples:
   unstuck status                        for people
+  unstuck status -a my-app              from a laptop: the dynos by the API alone
+  unstuck status --watch                redrawn until Ctrl-C; with --json one document a line, whenever something changed
+  unstuck status --html status.html     the same as a page
   unstuck status --json | jq .verdict   clean, pending, owed or unproved
   unstuck status --exit-code            6 pending, 7 owed or stuck, else 0")]
     Status(Status),
+    /// The dynos as `heroku ps` prints them, each one's boot against the last schema change, and which are stuck
+    ///
+    /// Heroku's API is enough: where no database is configured or none can be reached, it is said that stuck dynos cannot be told.
+    /// Times are in UTC.
+    #[command(after_help = "\
+Examples:
+  unstuck ps -r production
+  unstuck ps web worker                                  these types alone
+  unstuck ps --json | jq -r '.[] | select(.stuck).name'  what `heroku ps --json` prints, and `stuck`: true, false or null")]
+    Ps(Ps),
     /// Pay what is owed: restart the stuck dynos and prove that they are gone
     ///
     /// With nothing owed nothing is restarted, unless --all says so. Of the types that are named, only what is stuck. The record is
@@ -386,8 +400,24 @@ pub struct Pace {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Status {
     /// Exit 6 if migrations are pending, 7 if a restart is owed or dynos are stuck
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub exit_code: bool,
+    /// Keep looking until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// With --watch: the time between two looks [default: 10s]
+    #[arg(long, value_name = "TIME", requires = "watch")]
+    pub interval: Option<String>,
+    /// Write the picture as a page, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Ps {
+    /// The process types to show [default: all]
+    #[arg(value_name = "TYPE")]
+    pub types: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, ClapArgs)]

@@ -5,13 +5,17 @@ mod exec;
 mod forget;
 mod manual;
 mod pre_push;
+mod ps;
 mod releases;
 mod review;
 mod rollback;
+mod sight;
+mod status;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::check::check;
@@ -19,8 +23,10 @@ pub use self::exec::exec;
 pub use self::forget::forget;
 pub use self::manual::{completions, man};
 pub use self::pre_push::pre_push;
+pub use self::ps::ps;
 pub use self::releases::releases;
 pub use self::rollback::rollback;
+pub use self::status::status;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
 use crate::adapters::child::ChildRunner;
@@ -185,47 +191,6 @@ fn dry_run(settings: &Settings, args: &args::Migrate, reporter: &Reporter, facts
     }
 }
 
-pub fn status(settings: &Settings, args: &args::Status, reporter: &Reporter) -> Result<u8> {
-    // A database whose address is being changed has no facts, and nothing can be told of it.
-    let facts = match targets(settings, reporter)? {
-        Some(mut targets) => look(&mut targets)?,
-        None => Vec::new(),
-    };
-    let app_id = settings.own_app_id();
-    let mut run =
-        Run::new(Intent::Restart, String::from("0000000000000000"), settings.types.value.clone(), facts, app_id);
-
-    let mut app = settings.app().ok().flatten().map(|app| app.value);
-    let mut list = None;
-    let mut preboot_note = None;
-    match reach(settings, reporter)() {
-        Err(error) if error.kind == Kind::Refused => {
-            reporter.warn(&format!("the dynos are not shown: {}", error.message));
-        }
-        Err(error) => return Err(error),
-        Ok(platform) => {
-            let asked = ask(&*platform, &mut run).map_err(|error| {
-                let hint = error.hint.clone();
-                let mut failure = Error::new(Kind::Api, "Heroku's API did not answer as it should").because(error);
-                failure.hint = hint;
-                failure
-            })?;
-            app = Some(asked.0);
-            list = Some(asked.1);
-            preboot_note = carried(&run, &*platform);
-        }
-    }
-    let picture = picture(settings, &run, app, list, preboot_note);
-    picture.tell_or_print(reporter);
-    Ok(if args.exit_code { picture.exit_code() } else { 0 })
-}
-
-fn ask(platform: &dyn Platform, run: &mut Run) -> Result<(String, DynoList), crate::ports::ApiError> {
-    let app = platform.app()?;
-    run.app_id = Some(app.id.clone());
-    Ok((app.name, platform.dynos()?))
-}
-
 /// The release to which the restart was handed, if it succeeded and so carries what it booted.
 fn carried(run: &Run, platform: &dyn Platform) -> Option<u64> {
     let version = run.awaits()?;
@@ -275,6 +240,10 @@ fn picture(
         list.dynos.into_iter().map(picture).collect::<Vec<_>>()
     });
     Picture {
+        now: Timestamp::now(),
+        change: None,
+        names: Vec::new(),
+        current: None,
         app,
         owed,
         verdict: match (run.pending(), owed, worst) {
@@ -324,16 +293,6 @@ fn reasons(ledger: &crate::debt::Ledger, facts: &Facts) -> Vec<String> {
         }
     }
     reasons
-}
-
-impl Picture {
-    fn tell_or_print(&self, reporter: &Reporter) {
-        if reporter.json {
-            reporter.document(&self.document());
-        } else {
-            self.tell(reporter);
-        }
-    }
 }
 
 pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {

@@ -487,6 +487,20 @@ impl Settings {
         Ok(app.map(|app| Sourced::new(app, from)))
     }
 
+    /// Whether the command line names the app, outside of its dynos.
+    pub fn is_called_from_outside(&self) -> bool {
+        let typed = self.remote.is_some() || self.named_app.as_ref().is_some_and(|app| app.from == "--app");
+        typed && self.place == Place::Outside
+    }
+
+    /// Whether the databases are the app's own and out of reach: its name was typed outside of its dynos, and nothing here says
+    /// which database is meant. A developer's own one, to which `config/database.yml` leads, never is.
+    pub fn is_afar(&self) -> bool {
+        let named = self.env.keys().any(|name| name == "DATABASE_URL" || name.ends_with("_DATABASE_URL"));
+        let own = matches!(self.rails_env().as_str(), "development" | "test");
+        self.is_called_from_outside() && !named && own
+    }
+
     /// The uuid of the app that is asked for, where it is the one whose dyno this is.
     pub fn own_app_id(&self) -> Option<String> {
         let own = match (&self.named_app, self.env.get("HEROKU_APP_NAME")) {
@@ -782,7 +796,7 @@ pub fn signal_name(number: i32) -> &'static str {
 }
 
 /// `500ms`, `10s`, `2m`, `1h`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let number: u64 = text[..digits].parse().ok()?;
     let unit = match &text[digits..] {

@@ -37,6 +37,9 @@ const PROVED_PREFIX: &str = "unstuck:proved:";
 /// The longest value that `varchar(255)` holds; MySQL outside its strict mode would cut a longer one without a word.
 pub const LONGEST_VALUE: usize = 255;
 
+/// A proof names no more of the versions that came before it: there would be no room.
+const MOST_NAMED: usize = 8;
+
 /// The hash of a set of applied versions: 16 hexadecimal digits. Rails compares sets, not maxima, and so do we.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Digest(String);
@@ -192,16 +195,64 @@ pub struct Proved {
     /// The process types that it covers, separated by commas; none where the list was too long to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ty: Option<String>,
+    /// What is remembered of the last schema change; none where it did not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ch: Option<Change>,
+}
+
+/// The schema change before a proof, for people: nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Change {
+    /// It did not begin before this, in seconds since 1970: when the first record that the proof paid was opened, by the
+    /// database's clock; or, without a record, when the proof before was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lo: Option<i64>,
+    /// The newest of the applied versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<String>,
+    /// How many versions are known to have come with it.
+    #[serde(default)]
+    pub n: usize,
+    /// The newest of these, ascending, as many as fit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new: Vec<String>,
+}
+
+impl Change {
+    /// What came since `before`: the versions that were not there when the run began, and those that are newer than any at the
+    /// last proof. `earliest` is the moment before which it did not begin; both lists ascend.
+    pub fn since(before: Option<&Proved>, earliest: Option<i64>, began: &[Version], applied: &[Version]) -> Self {
+        let top = before.and_then(|proved| proved.ch.as_ref()?.top.as_deref()).map(Version::from_row);
+        let is_new = |version: &&Version| {
+            top.as_ref().is_some_and(|top| *version > top) || began.binary_search(version).is_err()
+        };
+        let new: Vec<&Version> = applied.iter().filter(is_new).collect();
+        Self {
+            lo: earliest.or(before.and_then(|proved| proved.at)),
+            top: applied.last().map(ToString::to_string),
+            n: new.len(),
+            new: new[new.len().saturating_sub(MOST_NAMED)..].iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 impl Proved {
     /// The row's value.
     pub fn to_value(&self) -> String {
         let value = serde_json::to_string(self).unwrap_or_default();
-        if value.len() <= LONGEST_VALUE || self.ty.is_none() {
+        if value.len() <= LONGEST_VALUE {
             return value;
         }
-        Self { ty: None, ..self.clone() }.to_value()
+        // What people are told goes first.
+        match &self.ch {
+            Some(change) if !change.new.is_empty() => {
+                let change = Change { new: change.new[1..].to_vec(), ..change.clone() };
+                Self { ch: Some(change), ..self.clone() }.to_value()
+            }
+            Some(_) => Self { ch: None, ..self.clone() }.to_value(),
+            None if self.ty.is_some() => Self { ty: None, ..self.clone() }.to_value(),
+            None => value,
+        }
     }
 
     /// Whether this proves something of every one of `types`.

@@ -55,6 +55,8 @@ pub struct Formation {
 pub struct Release {
     pub version: u64,
     pub status: ReleaseStatus,
+    /// When it was created, before its release command ran; by the API's clock, in whole seconds.
+    pub created_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

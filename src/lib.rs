@@ -14,6 +14,7 @@
 pub mod act;
 pub mod adapters;
 pub mod args;
+pub mod change;
 mod commands;
 pub mod config;
 pub mod debt;
@@ -26,6 +27,7 @@ pub mod migrations;
 pub mod observe;
 pub mod plan;
 pub mod ports;
+pub mod processes;
 pub mod progress;
 pub mod push;
 pub mod rails;
@@ -36,6 +38,7 @@ pub mod review;
 pub mod rollback;
 pub mod schema;
 pub mod secret;
+pub mod timeline;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -73,6 +76,7 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
             commands::restart(&load(&how, &[])?, restart, reporter)
         }
         Command::Status(status) => commands::status(&load(&How::default(), &[])?, status, reporter),
+        Command::Ps(ps) => commands::ps(&load(&How::default(), &[])?, ps, reporter),
         Command::PrePush(push) => Ok(commands::pre_push(&load(&How::default(), &[])?, push, reporter)),
         Command::Check(check) => commands::check(&load(&How::default(), &[])?, check, reporter),
         Command::Exec(exec) => commands::exec(&load(&How::default(), &[])?, exec, reporter),

@@ -3,9 +3,12 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::debt::{Digest, Entry, Epoch, Receipt, Records};
 use crate::dynos::{App, DynoList, Formation, Release};
 use crate::migrations::Version;
+use crate::processes::Process;
 
 /// A connection to one database. Databases differ by the SQL that is sent through this, not by what is done.
 pub trait Session {
@@ -184,6 +187,9 @@ pub trait Platform: Send + Sync {
 
     /// How many requests the rate limit still left at the last answer; `None` as long as none said so.
     fn remaining(&self) -> Option<u64>;
+
+    /// The same list as [`Platform::dynos`], with all that the API tells of each, and its `Date`.
+    fn processes(&self) -> Result<(Vec<Process>, Timestamp), ApiError>;
 }
 
 /// Why the API gave no answer that can be used. Never holds the token.

@@ -7,13 +7,15 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::args::Color;
+use crate::change::Change;
 use crate::debt::{Restart, Standing, Verdict};
-use crate::dynos::{Dyno, DynoList};
+use crate::dynos::{Dyno, DynoList, Release};
 use crate::error::{Error, Kind};
-use crate::migrations::Migration;
+use crate::migrations::{Migration, Version};
 use crate::observe::Facts;
 use crate::plan::{Roll, Run};
 use crate::ports::{ApiError, Ended, Exit};
@@ -27,11 +29,11 @@ pub struct Reporter {
     choice: anstream::ColorChoice,
 }
 
-const BOLD: Style = Style::new().bold();
-const RED: Style = Style::new().bold().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
-const YELLOW: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
-const GREEN: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
-const DIM: Style = Style::new().dimmed();
+pub const BOLD: Style = Style::new().bold();
+pub const RED: Style = Style::new().bold().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+pub const YELLOW: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
+pub const GREEN: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
+pub const DIM: Style = Style::new().dimmed();
 
 impl Reporter {
     pub fn new(json: bool, quiet: bool, verbose: u8, color: Color) -> Self {
@@ -117,6 +119,42 @@ impl Reporter {
         let text = serde_json::to_string_pretty(document).unwrap_or_default();
         let mut out = std::io::stdout();
         let _ = writeln!(out, "{}", escape_json(&text)).and_then(|()| out.flush());
+    }
+
+    /// Columns and lines of the terminal that standard output is, if it is one.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        let (terminal_size::Width(width), terminal_size::Height(height)) =
+            terminal_size::terminal_size_of(std::io::stdout())?;
+        Some((width.into(), height.into()))
+    }
+
+    /// Draws over what stands on the terminal; what is below its last line is left out.
+    pub fn redraw(&self, lines: &[String]) -> std::io::Result<()> {
+        let height = self.size().map_or(usize::MAX, |(_, height)| height.saturating_sub(1).max(1));
+        let text: Vec<String> = lines.iter().take(height).map(|line| format!("{line}\x1b[K\n")).collect();
+        let mut out = std::io::stdout();
+        out.write_all(b"\x1b[H")?;
+        let mut drawn = anstream::AutoStream::new(
+            Vec::new(),
+            anstream::AutoStream::new(std::io::stdout(), self.choice).current_choice(),
+        );
+        drawn.write_all(text.concat().as_bytes())?;
+        out.write_all(&drawn.into_inner())?;
+        out.write_all(b"\x1b[J")?;
+        out.flush()
+    }
+
+    /// A line of a stream on standard output, with colours where they are wanted. It is to have no control characters but those.
+    /// Fails where nobody reads any more.
+    pub fn stream_line(&self, text: &str) -> std::io::Result<()> {
+        let mut out = anstream::AutoStream::new(std::io::stdout(), self.choice);
+        writeln!(out, "{text}").and_then(|()| out.flush())
+    }
+
+    /// One JSON document of a stream, on a line of its own. Fails where nobody reads any more.
+    pub fn stream_document(&self, document: &Value) -> std::io::Result<()> {
+        let mut out = std::io::stdout();
+        writeln!(out, "{}", escape_json(&document.to_string())).and_then(|()| out.flush())
     }
 
     /// An error, for people; with `--json` also as a document.
@@ -415,6 +453,14 @@ pub struct Picture {
     pub verdict: &'static str,
     /// What is owed and why, for people.
     pub reasons: Vec<String>,
+    /// By the platform's clock; by our own where the platform was not asked.
+    pub now: Timestamp,
+    /// The last schema change, as far as it is known.
+    pub change: Option<Change>,
+    /// The names of the migrations that came with it, as far as they have a file.
+    pub names: Vec<(Version, String)>,
+    /// The newest release.
+    pub current: Option<Release>,
 }
 
 pub struct DatabasePicture {
@@ -446,7 +492,19 @@ impl Picture {
             };
             dynos.iter().map(document).collect::<Vec<_>>()
         });
-        json!({"app": self.app, "databases": databases, "dynos": dynos, "owed": self.owed, "verdict": self.verdict})
+        json!({
+            "app": self.app,
+            "databases": databases,
+            "dynos": dynos,
+            "owed": self.owed,
+            "owed_since": self.owed_since().map(|since| since.to_string()),
+            "reasons": self.reasons,
+            "release": self.current.as_ref().map(|release| {
+                json!({"version": release.version, "created_at": release.created_at.to_string()})
+            }),
+            "schema_change": self.change.as_ref().map(change_document),
+            "verdict": self.verdict,
+        })
     }
 
     /// The exit code of `status --exit-code`.
@@ -460,29 +518,21 @@ impl Picture {
         }
     }
 
-    pub fn tell(&self, reporter: &Reporter) {
-        let app = self.app.as_ref().map_or(String::new(), |app| format!("{}: ", clean(app)));
-        let (style, sentence) = match self.verdict {
-            "pending" => (YELLOW, "migrations are pending"),
-            "owed" => (RED, "a restart is owed"),
-            "unproved" => {
-                (YELLOW, "nothing is pending; no record yet that the running processes are newer than the schema")
-            }
-            _ => (GREEN, "nothing is pending, nothing is owed"),
-        };
-        let owed_too =
-            if self.verdict == "pending" && self.owed == Some(true) { ", and a restart is owed" } else { "" };
-        reporter.result(&format!("{BOLD}{app}{BOLD:#}{style}{sentence}{owed_too}{style:#}"));
-        for reason in &self.reasons {
-            reporter.result(&format!("  {}", clean(reason)));
-        }
-        for database in &self.databases {
-            database.tell(reporter);
-        }
-        if let Some(dynos) = &self.dynos {
-            tell_dynos(reporter, dynos);
-        }
+    /// Since when a restart is owed: not later than this.
+    pub fn owed_since(&self) -> Option<Timestamp> {
+        self.change.as_ref().filter(|_| self.owed == Some(true))?.earliest
     }
+}
+
+fn change_document(change: &Change) -> Value {
+    json!({
+        "database": change.database,
+        "earliest": change.earliest.map(|at| at.to_string()),
+        "latest": change.latest.map(|at| at.to_string()),
+        "versions": change.versions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "more_versions": change.more,
+        "known_by": change.known.name(),
+    })
 }
 
 /// One migration, as every document holds it.
@@ -501,51 +551,6 @@ impl DatabasePicture {
             "without_file": self.facts.without_file.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "owed": self.owed,
         })
-    }
-
-    fn tell(&self, reporter: &Reporter) {
-        let Facts { name, adapter, pending, without_file, look, .. } = &self.facts;
-        let mut line = format!("\n{BOLD}{}{BOLD:#} ({}): {} applied", clean(name), clean(adapter), look.applied.len());
-        if !pending.is_empty() {
-            line += &format!(", {YELLOW}{} pending{YELLOW:#}", pending.len());
-        }
-        if !without_file.is_empty() {
-            line += &format!(", {} without a file", without_file.len());
-        }
-        reporter.result(&line);
-        for migration in pending {
-            let path = migration.path.to_string_lossy();
-            reporter.result(&format!(
-                "  {}  {}  {DIM}{}{DIM:#}",
-                migration.version,
-                clean(&migration.name),
-                clean(&path)
-            ));
-        }
-    }
-}
-
-fn tell_dynos(reporter: &Reporter, dynos: &[DynoPicture]) {
-    if dynos.is_empty() {
-        reporter.result("\nno dynos are running");
-        return;
-    }
-    let name_width = dynos.iter().map(|dyno| clean(&dyno.dyno.name).chars().count()).max().unwrap_or(0).max(4);
-    reporter.result(&format!("\n{DIM}{:name_width$}  {:9} {:20}  {:8}{DIM:#}", "DYNO", "STATE", "BOOTED", "RELEASE"));
-    for DynoPicture { dyno, stuck, ours } in dynos {
-        let release = dyno.release.map_or(String::new(), |version| format!("v{version}"));
-        let mark = match (stuck, ours) {
-            (Some(true), true) => format!("{RED}STUCK{RED:#}"),
-            (Some(true), false) => format!("{RED}STUCK{RED:#} (its type is not restarted: see restart.types)"),
-            (Some(false), _) => format!("{GREEN}ok{GREEN:#}"),
-            (None, _) => format!("{DIM}?{DIM:#}"),
-        };
-        reporter.result(&format!(
-            "{:name_width$}  {:9} {:20}  {release:8} {mark}",
-            clean(&dyno.name),
-            clean(&dyno.state),
-            dyno.created_at.to_string(),
-        ));
     }
 }
 

@@ -24,6 +24,7 @@ use crate::adapters::retry::{self, Attempt, Effect, Fault};
 use crate::dynos::{App, Dyno, DynoList, Formation, Generation, Release, ReleaseStatus};
 use crate::error::{Error, Kind, Result};
 use crate::ports::{ApiError, ApiErrorKind, Platform};
+use crate::processes::Process;
 use crate::secret::Secret;
 
 pub use crate::adapters::heroku::host::Host;
@@ -209,6 +210,15 @@ impl Heroku {
         }
     }
 
+    /// A list and its `Date`: the API's clock when it answered the first page.
+    fn dated<T: DeserializeOwned>(&self, call: Call) -> Result<(Vec<T>, Timestamp), ApiError> {
+        let name = call.to_string();
+        let (items, headers) = self.list(call)?;
+        let date = http_date(&headers, header::DATE)
+            .ok_or_else(|| Failed::unreadable(&name, "the answer has no Date that can be read").error)?;
+        Ok((items, date))
+    }
+
     fn path(&self, rest: &str) -> String {
         format!("/apps/{}{rest}", self.app)
     }
@@ -262,12 +272,8 @@ impl Platform for Heroku {
     }
 
     fn dynos(&self) -> Result<DynoList, ApiError> {
-        let call = Call::list(self.path("/dynos"), "id ..; max=1000");
-        let name = call.to_string();
-        let (dynos, headers): (Vec<DynoJson>, _) = self.list(call)?;
-        let date = http_date(&headers, header::DATE)
-            .ok_or_else(|| Failed::unreadable(&name, "the answer has no Date that can be read").error)?;
-        Ok(DynoList { dynos: dynos.into_iter().map(Dyno::from).collect(), date })
+        let (dynos, date) = self.dated(Call::list(self.path("/dynos"), "id ..; max=1000"))?;
+        Ok(DynoList { dynos: dynos.into_iter().map(|dyno: DynoJson| dyno.into()).collect(), date })
     }
 
     fn formation(&self) -> Result<Vec<Formation>, ApiError> {
@@ -326,6 +332,13 @@ impl Platform for Heroku {
 
     fn remaining(&self) -> Option<u64> {
         Some(self.remaining.load(Ordering::Relaxed)).filter(|remaining| *remaining != NOT_TOLD)
+    }
+
+    fn processes(&self) -> Result<(Vec<Process>, Timestamp), ApiError> {
+        let call = Call::list(self.path("/dynos"), "id ..; max=1000");
+        // As `heroku ps` asks.
+        let (documents, date) = self.dated(Call { accept: VERSION_3_SDK, ..call })?;
+        Ok((documents.into_iter().map(|ProcessJson(process)| process).collect(), date))
     }
 }
 
@@ -520,6 +533,8 @@ struct FormationJson {
 struct ReleaseJson {
     version: u64,
     status: StatusJson,
+    #[serde(deserialize_with = "timestamp")]
+    created_at: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -541,6 +556,31 @@ struct LogSessionJson {
     logplex_url: String,
 }
 
+/// A dyno as it is described, whole.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+struct ProcessJson(Process);
+
+#[derive(Deserialize)]
+struct DescriptionJson {
+    #[serde(flatten)]
+    dyno: DynoJson,
+    size: Option<String>,
+    #[serde(default)]
+    command: String,
+    #[serde(deserialize_with = "timestamp")]
+    updated_at: Timestamp,
+}
+
+impl TryFrom<Value> for ProcessJson {
+    type Error = serde_json::Error;
+
+    fn try_from(document: Value) -> serde_json::Result<Self> {
+        let DescriptionJson { dyno, size, command, updated_at } = DescriptionJson::deserialize(&document)?;
+        Ok(Self(Process { dyno: dyno.into(), size, command, updated_at, document }))
+    }
+}
+
 impl From<DynoJson> for Dyno {
     fn from(json: DynoJson) -> Self {
         let DynoJson { id, name, kind, state, created_at, release } = json;
@@ -550,7 +590,7 @@ impl From<DynoJson> for Dyno {
 
 impl From<ReleaseJson> for Release {
     fn from(json: ReleaseJson) -> Self {
-        Self { version: json.version, status: json.status.into() }
+        Self { version: json.version, status: json.status.into(), created_at: json.created_at }
     }
 }
 

@@ -506,6 +506,7 @@ impl Rules {
             run: String::new(),
             at: None,
             ty: Some("web".into()),
+            ch: None,
         };
         let rows = book.rows.iter().enumerate().filter_map(|(place, row)| Some((place, (*row)?))).map(row).collect();
         Ledger { rows, proved: Some(proved), ..Ledger::default() }

@@ -26,6 +26,7 @@ use unstuck::ports::{
     ApiError, ApiErrorKind, Clock, Database, Ended, Exit, Lock, Look, Platform, Runner, Settlement, SqlError,
     SqlErrorKind,
 };
+use unstuck::processes;
 use unstuck::rails::{self, Engine};
 use unstuck::report::{End, Reporter};
 
@@ -186,7 +187,7 @@ impl Sim {
             databases,
             cycles: false,
             processes: Vec::new(),
-            releases: vec![Release { version: 7, status: ReleaseStatus::Succeeded }],
+            releases: vec![Release { version: 7, status: ReleaseStatus::Succeeded, created_at: Timestamp::UNIX_EPOCH }],
             children: Vec::new(),
             now: Duration::from_secs(1_000),
             sequence: 1,
@@ -201,7 +202,7 @@ impl Sim {
         for schema in sim.databases.iter_mut().filter(|_| proved) {
             let ver = schema.digest().as_str().to_owned();
             let (cnt, at) = (schema.applied.len(), Some(PLATFORM_EPOCH_S + 1_000));
-            let value = Proved { v: 1, ver, cnt, run: "0".repeat(16), at, ty: Some("web".into()) }.to_value();
+            let value = Proved { v: 1, ver, cnt, run: "0".repeat(16), at, ty: Some("web".into()), ch: None }.to_value();
             let home = schema.home();
             schema.rows.push((home, proved_key(APP), value));
         }
@@ -230,7 +231,7 @@ impl Sim {
     /// A release begins whose phase runs the program.
     pub fn release_begins(&mut self) -> u64 {
         let version = self.releases.iter().map(|release| release.version).max().unwrap_or(0) + 1;
-        self.releases.insert(0, Release { version, status: ReleaseStatus::Pending });
+        self.releases.insert(0, Release { version, status: ReleaseStatus::Pending, created_at: Timestamp::UNIX_EPOCH });
         version
     }
 
@@ -732,6 +733,10 @@ impl Platform for OnePlatform {
 
     fn remaining(&self) -> Option<u64> {
         None
+    }
+
+    fn processes(&self) -> Result<(Vec<processes::Process>, Timestamp), ApiError> {
+        unreachable!("no run asks for more than the list")
     }
 }
 

@@ -1,0 +1,109 @@
+//! The dynos as `heroku ps` prints them, each against the last schema change. Pure.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::change::Change;
+use crate::dynos::Dyno;
+use crate::report::{BOLD, DIM, GREEN, RED, YELLOW, clean};
+use crate::timeline::age;
+
+/// A dyno with what only people want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    pub dyno: Dyno,
+    pub size: Option<String>,
+    pub command: String,
+    /// When its state last changed.
+    pub updated_at: Timestamp,
+    /// All that the API tells of it.
+    pub document: Value,
+}
+
+/// The processes, which are sorted by name, in groups of one command each; one-off ones first.
+pub fn lines(
+    processes: &[Process],
+    stuck: impl Fn(&str) -> Option<bool>,
+    change: Option<&Change>,
+    now: Timestamp,
+    app: &str,
+) -> Vec<String> {
+    if processes.is_empty() {
+        return vec![format!("No dynos on {}", clean(app))];
+    }
+    let mut lines = Vec::new();
+    let line = |process: &Process| {
+        let after = beside(&process.dyno, stuck(&process.dyno.id), change);
+        format!("{}{after}", as_heroku(process, now))
+    };
+    let (one_off, mut rest): (Vec<&Process>, Vec<&Process>) = processes.iter().partition(|process| is_one_off(process));
+    if !one_off.is_empty() {
+        lines.push(format!("=== {BOLD}run{BOLD:#}: one-off processes ({})", one_off.len()));
+        lines.push(String::new());
+        lines.extend(numbered(one_off).into_iter().map(line));
+        lines.push(String::new());
+    }
+    while let Some(first) = rest.first() {
+        let command = first.command.clone();
+        let (group, others) = rest.into_iter().partition(|process| process.command == command);
+        rest = others;
+        let group = numbered(group);
+        let Dyno { kind, .. } = &group[0].dyno;
+        let size = clean(group[0].size.as_deref().unwrap_or("1X"));
+        lines.push(format!("=== {BOLD}{}{BOLD:#} ({size}): {} ({})", clean(kind), clean(&command), group.len()));
+        lines.push(String::new());
+        lines.extend(group.into_iter().map(line));
+        lines.push(String::new());
+    }
+    lines
+}
+
+fn is_one_off(process: &Process) -> bool {
+    process.dyno.kind == "run"
+}
+
+/// `web.2` before `web.10`.
+fn numbered(mut processes: Vec<&Process>) -> Vec<&Process> {
+    let number = |process: &&Process| process.dyno.name.rsplit('.').next().and_then(|number| number.parse().ok());
+    processes.sort_by_key(|process| number(process).unwrap_or(0_u64));
+    processes
+}
+
+/// The words of `heroku ps`; in UTC, where it takes the machine's time zone.
+fn as_heroku(process: &Process, now: Timestamp) -> String {
+    let Process { dyno, size, command, updated_at, .. } = process;
+    let style = if dyno.state == "up" { GREEN } else { YELLOW };
+    let state = format!("{style}{}{style:#} {DIM}{}{DIM:#}", clean(&dyno.state), since(*updated_at, now));
+    let name = clean(&dyno.name);
+    if is_one_off(process) {
+        let size = clean(size.as_deref().unwrap_or("1X"));
+        return format!("{name} ({size}): {state}: {}", clean(command));
+    }
+    format!("{name}: {state}")
+}
+
+fn since(then: Timestamp, now: Timestamp) -> String {
+    let stamp = then.strftime("%Y/%m/%d %H:%M:%S +0000");
+    let seconds = now.as_second() - then.as_second();
+    match seconds {
+        ..60 => format!("{stamp} (~ {}s ago)", seconds.max(0)),
+        60..3_600 => format!("{stamp} (~ {}m ago)", seconds / 60),
+        3_600..90_000 => format!("{stamp} (~ {}h ago)", seconds / 3_600),
+        _ => stamp.to_string(),
+    }
+}
+
+/// What `heroku ps` does not say.
+fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
+    let boot = dyno.created_at;
+    let boot_against = change.and_then(|change| match (change.earliest, change.latest) {
+        (Some(earliest), _) if boot < earliest => Some(format!("{} before the schema change", age(earliest, boot))),
+        (_, Some(latest)) if boot >= latest => Some(format!("{} after the schema change", age(boot, latest))),
+        (Some(_), _) => Some("while the schema may have changed".to_owned()),
+        (None, Some(_)) => Some("before the last proof".to_owned()),
+        (None, None) => None,
+    });
+    let booted = boot_against.map_or(String::new(), |against| format!(", booted {against}"));
+    let mark = if stuck == Some(true) { format!(" {RED}STUCK{RED:#}") } else { String::new() };
+    format!("{booted}{mark}")
+}
