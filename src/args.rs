@@ -123,9 +123,13 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   release: unstuck migrate                          in a Procfile
-  heroku run -a my-app unstuck migrate              by hand
+  unstuck migrate -r production                     by hand, from a laptop: in a one-off dyno
   unstuck migrate --dry-run                         what it would do
   unstuck migrate -- bin/rails db:migrate:primary   another command
+
+Outside a dyno it runs in a one-off dyno where -a or -r names the app and nothing here names a database for it: no DATABASE_URL
+(nor any NAME_DATABASE_URL), and no RAILS_ENV or RACK_ENV but development and test. The dyno is given the flags that were typed,
+its own environment and .unstuck.yml count for the rest, and the exit code is the run's own. --in-dyno and --here decide it.
 
 A first run on a database that is up to date has no record and restarts nothing; `unstuck restart --all` makes the first proof.")]
     Migrate(Migrate),
@@ -141,7 +145,8 @@ Examples:
   unstuck status --watch                redrawn until Ctrl-C; with --json one document a line, whenever something changed
   unstuck status --html status.html     the same as a page
   unstuck status --json | jq .verdict   clean, pending, owed or unproved
-  unstuck status --exit-code            6 pending, 7 owed or stuck, else 0")]
+  unstuck status --exit-code            6 pending, 7 owed or stuck, else 0
+  unstuck status -a my-app --database-from-app   from a laptop; without the option the dynos alone")]
     Status(Status),
     /// The dynos as `heroku ps` prints them, each one's boot against the last schema change, and which are stuck
     ///
@@ -167,7 +172,9 @@ Examples:
   unstuck restart --rolling --max-unavailable 2   web dynos two at a time, each waited for until it is up
   unstuck restart --all          all of the configured types, owed or not; makes a first proof
   unstuck restart --all worker   all dynos of this type, owed or not
-  unstuck restart --wait         in CI after a deploy: wait for a pending release before restarting")]
+  unstuck restart --wait         in CI after a deploy: wait for a pending release before restarting
+  unstuck restart -a my-app --all web              from a laptop, with the API alone; the record stays
+  unstuck restart -a my-app --database-from-app    from a laptop: what is owed")]
     Restart(Restart),
     /// The configuration in effect and where each value comes from; connects to nothing
     #[command(after_help = "\
@@ -364,7 +371,36 @@ pub struct Migrate {
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
     #[command(flatten)]
+    pub place: Place,
+    #[command(flatten)]
     pub how: How,
+}
+
+/// Where the migration runs.
+#[derive(Debug, Clone, Default, ClapArgs)]
+#[command(next_help_heading = "From a laptop")]
+pub struct Place {
+    /// Run in a one-off dyno of the app, whatever is configured here
+    #[arg(long, conflicts_with = "here")]
+    pub in_dyno: bool,
+    /// Run on this machine, whatever was named
+    #[arg(long)]
+    pub here: bool,
+    /// The size of the one-off dyno [default: the app's own]
+    #[arg(long, value_name = "SIZE", conflicts_with = "here")]
+    pub size: Option<String>,
+    /// Look at the app's databases from here, by the URLs in its config vars: with --dry-run, and where the end of the dyno's run
+    /// was not seen
+    #[arg(long, conflicts_with = "here")]
+    pub database_from_app: bool,
+}
+
+/// Whose databases are looked at.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Databases {
+    /// Look at the app's databases from here, by the URLs in its config vars
+    #[arg(long = "database-from-app")]
+    pub from_app: bool,
 }
 
 /// How to restart.
@@ -399,6 +435,8 @@ pub struct Pace {
 
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Status {
+    #[command(flatten)]
+    pub databases: Databases,
     /// Exit 6 if migrations are pending, 7 if a restart is owed or dynos are stuck
     #[arg(long, conflicts_with = "watch")]
     pub exit_code: bool,
@@ -437,6 +475,8 @@ pub struct Restart {
     /// Exit 4 when the new processes do not come up
     #[arg(long)]
     pub require_healthy: bool,
+    #[command(flatten)]
+    pub databases: Databases,
     #[command(flatten)]
     pub pace: Pace,
 }

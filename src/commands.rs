@@ -3,7 +3,9 @@
 mod check;
 mod exec;
 mod forget;
+mod from_app;
 mod manual;
+mod one_off;
 mod pre_push;
 mod ps;
 mod releases;
@@ -33,7 +35,7 @@ use crate::adapters::child::ChildRunner;
 use crate::adapters::credentials;
 use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
-use crate::args;
+use crate::args::{self, Common};
 use crate::config::{Settings, Types, signal_name};
 use crate::debt::{self, Intent, Standing, Verdict};
 use crate::dynos::{Dyno, DynoList};
@@ -44,10 +46,19 @@ use crate::ports::{Clock, Platform, Runner as _};
 use crate::rails::{self, Engine, Resolved};
 use crate::report::{DatabasePicture, DynoPicture, End, Picture, Reporter, unhealthy};
 
-pub fn migrate(settings: &Settings, args: &args::Migrate, reporter: &Reporter) -> Result<u8> {
+pub fn migrate(settings: &Settings, common: &Common, args: &args::Migrate, reporter: &Reporter) -> Result<u8> {
+    let place = &args.place;
+    let looks_from_here = args.dry_run && place.database_from_app && !place.in_dyno;
+    if place.in_dyno || (settings.is_afar() && !place.here && !looks_from_here) {
+        return one_off::migrate_in_dyno(settings, common, args, reporter);
+    }
+    let settings = &*from_app::settings(settings, looks_from_here, reporter)?;
     let Some(mut targets) = targets(settings, reporter)? else {
         return Ok(database_is_being_changed(settings, reporter, args.dry_run));
     };
+    if settings.is_called_from_outside() && !place.here && !looks_from_here {
+        refuse_own_database(settings, &targets)?;
+    }
     let facts = look(&mut targets)?;
     if args.dry_run {
         return Ok(dry_run(settings, args, reporter, facts));
@@ -56,8 +67,29 @@ pub fn migrate(settings: &Settings, args: &args::Migrate, reporter: &Reporter) -
     act(settings, rules, targets, facts, Intent::Migrate, reporter)
 }
 
+/// An app on Heroku has no database on this machine: a developer's own would be migrated, and the app restarted for it.
+fn refuse_own_database(settings: &Settings, targets: &[Target]) -> Result<()> {
+    let own = |target: &&Target| !target.unused && target.config.is_on_this_machine();
+    let Some(own) = targets.iter().find(own).filter(|_| !settings.host().is_ok_and(|host| host.is_loopback())) else {
+        return Ok(());
+    };
+    let what = format!("{} ({}) is on this machine, so it is not the app's", own.config.name, own.config.from);
+    Err(Error::new(Kind::Refused, what)
+        .hint("--in-dyno migrates the app's own database; --here says that this one is meant"))
+}
+
 pub fn restart(settings: &Settings, args: &args::Restart, reporter: &Reporter) -> Result<u8> {
-    let Some(mut targets) = targets(settings, reporter)? else {
+    let settings = &*from_app::settings(settings, args.databases.from_app, reporter)?;
+    let afar = settings.is_afar();
+    if afar && !args.all {
+        return Err(Error::new(
+            Kind::Refused,
+            "which dynos are stuck only the database can tell, and none is configured here",
+        )
+        .hint("--all restarts all of them; --database-from-app asks the app's database from here"));
+    }
+    let targets = if afar { Some(Vec::new()) } else { targets(settings, reporter)? };
+    let Some(mut targets) = targets else {
         return Ok(database_is_being_changed(settings, reporter, false));
     };
     let facts = look(&mut targets)?;
@@ -70,7 +102,14 @@ pub fn restart(settings: &Settings, args: &args::Restart, reporter: &Reporter) -
         ..rules(settings, types)
     };
     let intent = if args.all { Intent::RestartAll } else { Intent::Restart };
-    act(settings, rules, targets, facts, intent, reporter)
+    let code = act(settings, rules, targets, facts, intent, reporter)?;
+    if afar {
+        reporter.warn(
+            "no database was looked at: what is recorded there as owed stays, until a run that reaches it (the next release, or \
+             --database-from-app)",
+        );
+    }
+    Ok(code)
 }
 
 /// The common end of `migrate` and `restart`: drive the run, look after the new processes, report.
@@ -82,8 +121,7 @@ fn act(
     intent: Intent,
     reporter: &Reporter,
 ) -> Result<u8> {
-    let interrupt =
-        Interrupt::listen().map_err(|error| Error::new(Kind::System, "cannot listen to signals").because(error))?;
+    let interrupt = listen()?;
     let mut runner = runner(settings, reporter, interrupt.clone());
     let clock = SystemClock(Instant::now());
     let (types, require_healthy) = (rules.types.names(), rules.require_healthy);
@@ -110,6 +148,10 @@ fn act(
         reporter.document(&end.document());
     }
     Ok(end.exit_code())
+}
+
+fn listen() -> Result<Interrupt> {
+    Interrupt::listen().map_err(|error| Error::new(Kind::System, "cannot listen to signals").because(error))
 }
 
 /// Waits for the new processes to come up: reported, and no more than that. A crash ends the wait, with the dyno's last words.

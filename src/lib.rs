@@ -25,6 +25,7 @@ pub mod guard;
 pub mod locks;
 pub mod migrations;
 pub mod observe;
+pub mod one_off;
 pub mod plan;
 pub mod ports;
 pub mod processes;
@@ -70,7 +71,9 @@ pub fn run(typed: impl Iterator<Item = OsString>) -> u8 {
 fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
     let load = |how: &How, command: &[String]| Settings::load(&args.common, how, command, config::environment());
     match &args.command {
-        Command::Migrate(migrate) => commands::migrate(&load(&migrate.how, &migrate.command)?, migrate, reporter),
+        Command::Migrate(migrate) => {
+            commands::migrate(&load(&migrate.how, &migrate.command)?, &args.common, migrate, reporter)
+        }
         Command::Restart(restart) => {
             let how = How { pace: restart.pace.clone(), ..How::default() };
             commands::restart(&load(&how, &[])?, restart, reporter)

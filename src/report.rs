@@ -114,6 +114,26 @@ impl Reporter {
         self.line(text);
     }
 
+    /// What another process printed, as it came: a migration, in a dyno.
+    pub fn pass_on(&self, bytes: &[u8]) {
+        // Nobody may be listening any more; that stops nothing.
+        let _ = if self.json {
+            std::io::stderr().write_all(bytes)
+        } else {
+            let mut out = std::io::stdout();
+            out.write_all(bytes).and_then(|()| out.flush())
+        };
+    }
+
+    /// Whether people see colours on standard output.
+    pub fn colourful(&self) -> bool {
+        let choice = match self.choice {
+            anstream::ColorChoice::Auto => anstream::AutoStream::choice(&std::io::stdout()),
+            choice => choice,
+        };
+        !self.json && choice != anstream::ColorChoice::Never
+    }
+
     /// The one JSON document.
     pub fn document(&self, document: &Value) {
         let text = serde_json::to_string_pretty(document).unwrap_or_default();
@@ -368,7 +388,8 @@ impl End<'_> {
             Verdict::Settled if self.run.proof.is_some() => {
                 let replaced = self.replaced().iter().filter(|dyno| dyno.replaced).count();
                 let types = self.types.join(", ");
-                reporter.say(&format!("proved: every {types} process began after the last schema change ({replaced} replaced)"));
+                let since = if self.run.facts.is_empty() { "this restart was asked for" } else { "the last schema change" };
+                reporter.say(&format!("proved: every {types} process began after {since} ({replaced} replaced)"));
             }
             Verdict::Settled => reporter.say("nothing changed, so no restart is owed"),
             Verdict::HandedOff => {

@@ -15,8 +15,8 @@ use crate::config::Env;
 use crate::debt::Receipt;
 use crate::ports::{Ended, Exit, Runner};
 
-/// On a dyno the platform signals every process itself. A second SIGTERM would cut Ruby's `ensure` short, so the child gets
-/// this long to go by itself first.
+/// On a dyno the platform's SIGTERM goes to every process. A second one would cut Ruby's `ensure` short, so the child gets
+/// this long to go by itself first. Ctrl-C on a dyno's terminal does not reach the child, whose group is its own.
 const PLATFORM_GRACE: Duration = Duration::from_secs(5);
 
 /// The platform kills everything 30 s after its SIGTERM. The child is killed before, so that there is time for a verdict.
@@ -174,7 +174,8 @@ impl Watch<'_> {
                 self.cause = (signal.is_none() && late).then_some(Exit::TimedOut);
             }
             let Some(told) = self.told else { continue };
-            let grace = if self.runner.on_dyno && signal.is_some() { PLATFORM_GRACE } else { Duration::ZERO };
+            let from_platform = self.runner.on_dyno && signal == Some(libc::SIGTERM);
+            let grace = if from_platform { PLATFORM_GRACE } else { Duration::ZERO };
             if !forwarded && told.elapsed() >= grace {
                 forwarded = true;
                 self.send(signal.unwrap_or(libc::SIGTERM));

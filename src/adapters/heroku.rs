@@ -1,6 +1,7 @@
 //! Heroku's Platform API for one app, over https.
 
 mod host;
+mod one_off;
 mod releases;
 mod wire;
 
@@ -28,6 +29,7 @@ use crate::processes::Process;
 use crate::secret::Secret;
 
 pub use crate::adapters::heroku::host::Host;
+pub use crate::adapters::heroku::one_off::{Attached, NotAttached, OneOff, Order, Read, hint_for_start};
 
 /// The public version of the API.
 const VERSION_3: &str = "application/vnd.heroku+json; version=3";

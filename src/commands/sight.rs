@@ -28,7 +28,9 @@ pub struct Sight<'a> {
 impl<'a> Sight<'a> {
     pub fn open(settings: &'a Settings, reporter: &Reporter) -> Result<Self> {
         let targets = if settings.is_afar() {
-            reporter.warn("the databases are not looked at: none is configured here");
+            reporter.warn(
+                "the databases are not shown: none is configured here (--database-from-app asks the app's from here)",
+            );
             None
         } else {
             targets(settings, reporter)?

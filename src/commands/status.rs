@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::from_app;
 use super::sight::Sight;
 use crate::adapters::signals::Interrupt;
 use crate::args;
@@ -30,6 +31,14 @@ pub fn status(settings: &Settings, args: &args::Status, reporter: &Reporter) -> 
             Error::new(Kind::Usage, format!("--interval {text}: is no duration such as 500ms, 10s or 2m"))
         })?,
     };
+    let settings = &*from_app::settings(settings, args.databases.from_app, reporter)?;
+    if settings.is_afar() && args.exit_code {
+        return Err(Error::new(
+            Kind::Database,
+            "what is pending or owed cannot be told: no database is configured here",
+        )
+        .hint("--database-from-app asks the app's database from here"));
+    }
     let mut sight = Sight::open(settings, reporter)?;
     let picture = sight.look()?;
     let show = Show { settings, html: args.html.as_deref(), reporter };

@@ -74,6 +74,19 @@ pub struct Database {
     pub from: String,
 }
 
+impl Database {
+    /// Whether it is a file, behind a socket, or at a loopback address.
+    pub fn is_on_this_machine(&self) -> bool {
+        let host = self.host.as_deref().unwrap_or_default();
+        let loopback = host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        self.engine == Engine::Sqlite
+            || self.socket.is_some()
+            || matches!(host, "" | "localhost")
+            || host.starts_with('/')
+            || loopback
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     Postgresql,

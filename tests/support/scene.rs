@@ -20,7 +20,7 @@ pub mod secrets;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use unstuck_standin::{Entry, Fact, Options, Standin};
+use unstuck_standin::{Entry, Fact, Mode, Options, Reserved, Standin};
 
 const RAILS: &str = r#"#!/bin/bash
 cd "$(dirname "$0")/.." || exit 1
@@ -133,12 +133,39 @@ impl Scene {
     }
 
     pub fn on(store: &Store, options: Options) -> Self {
-        let root = TempDir::new().expect("a directory");
-        fs::create_dir_all(root.path().join("bin")).expect("bin");
-        fs::create_dir_all(root.path().join("db/migrate")).expect("db/migrate");
-        write_script(&root.path().join("bin/rails"), RAILS);
-        write_script(&root.path().join("bin/sql"), &client(store));
-        fs::write(root.path().join("db/tables.sql"), store.tables()).expect("tables");
+        Self::at(lay_out(store), store, options)
+    }
+
+    /// The same with real processes for dynos: a worker, and one-off dynos that have the binary, the database and the key.
+    pub fn with_processes() -> Self {
+        let store = Store::sqlite();
+        let root = lay_out(&store);
+        symlink(env!("CARGO_BIN_EXE_unstuck"), root.path().join("bin/unstuck")).expect("a link");
+        fs::write(root.path().join("Procfile"), "worker: exec sleep 1000\n").expect("a Procfile");
+        fs::write(root.path().join(".unstuck.yml"), "restart: {types: [worker]}\n").expect("a configuration");
+        let reserved = Reserved::new().expect("a port");
+        let pairs = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+        };
+        let host = format!("http://127.0.0.1:{}", reserved.port);
+        let env = pairs(&[
+            ("HEROKU_HOST", &host),
+            ("UNSTUCK_POLL_TIMEOUT", "50ms"),
+            ("UNSTUCK_PROVE_TIMEOUT", "5s"),
+            ("UNSTUCK_HEALTH_TIMEOUT", "2s"),
+        ]);
+        let url = format!("sqlite3:{}", root.path().join("db.sqlite3").display());
+        let options = Options {
+            port: reserved.port,
+            formation: BTreeMap::from([("worker".to_owned(), 1)]),
+            mode: Mode::Procfile { root: root.path().into(), procfile: None, env, grace: Duration::from_secs(30) },
+            config: pairs(&[("DATABASE_URL", &url), ("HEROKU_API_KEY", TOKEN)]),
+            ..Options::default()
+        };
+        Self::at(root, &store, options)
+    }
+
+    fn at(root: TempDir, store: &Store, options: Options) -> Self {
         let standin = Standin::start(Options { token: TOKEN.into(), ..options }).expect("a stand-in");
         assert!(standin.wait_until_up(Duration::from_secs(10)), "the dynos come up");
         let env = BTreeMap::from([
@@ -344,6 +371,17 @@ impl Scene {
     }
 }
 
+/// The application's files.
+fn lay_out(store: &Store) -> TempDir {
+    let root = TempDir::new().expect("a directory");
+    fs::create_dir_all(root.path().join("bin")).expect("bin");
+    fs::create_dir_all(root.path().join("db/migrate")).expect("db/migrate");
+    write_script(&root.path().join("bin/rails"), RAILS);
+    write_script(&root.path().join("bin/sql"), &client(store));
+    fs::write(root.path().join("db/tables.sql"), store.tables()).expect("tables");
+    root
+}
+
 fn client(store: &Store) -> String {
     format!("#!/bin/bash\nexec {} \"$1\"\n", store.client)
 }
@@ -374,7 +412,7 @@ fn request(entry: &Entry) -> Option<String> {
 pub struct Running(std::process::Child);
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("unstuck starts"))
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{env, error, fmt, io, thread};
 
 use rustls::CertificateError;
+use rustls::pki_types::CertificateDer;
 use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 use ureq::http::{HeaderMap, Request, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -51,12 +52,12 @@ pub struct Wire {
     agent: OnceLock<Agent>,
     timeout: Duration,
     proxy: Option<Proxy>,
-    /// `None` where nothing is encrypted.
-    roots: Option<Roots>,
+    is_https: bool,
+    roots: Roots,
 }
 
 /// Where to look for authorities in place of the system's own places: `SSL_CERT_FILE` and `SSL_CERT_DIR`.
-struct Roots {
+pub struct Roots {
     file: Option<String>,
     dirs: Option<String>,
 }
@@ -68,11 +69,17 @@ impl Wire {
             agent: OnceLock::new(),
             timeout,
             proxy: if host.is_loopback() { None } else { proxy(env)? },
-            roots: host.is_https().then(|| Roots {
+            is_https: host.is_https(),
+            roots: Roots {
                 file: non_empty(env, "SSL_CERT_FILE").cloned(),
                 dirs: non_empty(env, "SSL_CERT_DIR").cloned(),
-            }),
+            },
         })
+    }
+
+    /// The authorities that are trusted.
+    pub fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// Sends one request, once, and never follows a redirect.
@@ -105,8 +112,10 @@ impl Wire {
             // Time is left for an answer where the first of several addresses is silent.
             .timeout_connect(Some(self.timeout / 2))
             .user_agent(concat!("unstuck/", env!("CARGO_PKG_VERSION")));
-        if let Some(roots) = &self.roots {
-            config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(roots.load())).build());
+        if self.is_https {
+            let roots: Vec<Certificate> =
+                self.roots.load().iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+            config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(roots)).build());
         }
         Agent::with_parts(config.build(), Reaching(DefaultConnector::default()), Reaching(DefaultResolver::default()))
     }
@@ -143,7 +152,7 @@ impl Wire {
 
 impl Roots {
     /// Mozilla's authorities, which a bare container lacks, and this machine's, where a company keeps its own.
-    fn load(&self) -> Vec<Certificate<'static>> {
+    pub fn load(&self) -> Vec<CertificateDer<'static>> {
         let own = match (&self.file, &self.dirs) {
             (None, None) => load_native_certs().certs,
             (file, dirs) => {
@@ -153,7 +162,7 @@ impl Roots {
             }
         };
         let mozilla = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-        mozilla.iter().chain(&own).map(|cert| Certificate::from_der(cert).to_owned()).collect()
+        mozilla.iter().cloned().chain(own).collect()
     }
 }
 
@@ -189,8 +198,13 @@ fn tls_fault(error: &ureq::Error) -> Option<(String, Option<&'static str>)> {
         ureq::Error::Io(error) => error.get_ref()?.downcast_ref::<rustls::Error>()?,
         _ => return None,
     };
+    Some(plain_tls_fault(fault))
+}
+
+/// The same for what `rustls` itself says.
+pub fn plain_tls_fault(fault: &rustls::Error) -> (String, Option<&'static str>) {
     let rustls::Error::InvalidCertificate(certificate) = fault else {
-        return Some((format!("TLS failed: {fault}"), None));
+        return (format!("TLS failed: {fault}"), None);
     };
     let (what, hint) = match certificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
@@ -209,7 +223,7 @@ fn tls_fault(error: &ureq::Error) -> Option<(String, Option<&'static str>)> {
         ),
         other => (format!("is not accepted: {other}"), None),
     };
-    Some((format!("the server's certificate {what}"), hint))
+    (format!("the server's certificate {what}"), hint)
 }
 
 /// Marks whatever fails before the connection stands, TLS included: by then nothing of the request was sent, so that even a

@@ -20,7 +20,7 @@ use crate::answer::{Refusal, pretty};
 use crate::front::Limit;
 use crate::logs::Session;
 use crate::paging::page;
-use crate::platform::{Generation, Release, Target};
+use crate::platform::{Generation, Own, Release, Target};
 use crate::views::{self, Variant};
 use crate::world::{Inner, World};
 
@@ -143,11 +143,12 @@ async fn run(State(world): Shared, body: Bytes) -> Answer {
     }
     world.update(|inner| {
         let kind = run.kind.as_deref().unwrap_or("run");
-        let id = inner.platform.run(&command, kind, run.env, Some(Duration::from_secs(ttl)));
+        let own = Own { env: run.env, attach: run.attach };
+        let id = inner.platform.run(&command, kind, own, Some(Duration::from_secs(ttl)));
         let made = inner.platform.dynos.iter().find(|dyno| dyno.id == id).ok_or_else(|| Refusal::not_found("dyno"))?;
         let mut made = views::dyno(&world.identity, inner, made);
         if run.attach {
-            made["attach_url"] = json!(format!("rendezvous://127.0.0.1:5000/{id}"));
+            made["attach_url"] = json!(world.rendezvous.url(&id));
         }
         Ok(pretty(StatusCode::CREATED, &made))
     })

@@ -103,6 +103,19 @@ impl Reply {
     }
 }
 
+/// What befalls the connection between an attached dyno and its client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Attach {
+    #[default]
+    Works,
+    /// Closed before TLS.
+    Refused,
+    /// Answered with this text, then closed; the two never meet.
+    Garbage(String),
+    /// Cut just before the output would say this text.
+    CutAt(String),
+}
+
 /// The rules in force, each with its own counter.
 #[derive(Default)]
 pub struct Rules {

@@ -20,6 +20,7 @@
 //! | `front` | what every request passes: admission, faults, headers, journal |
 //! | `api`, `views` | endpoints and their JSON |
 //! | `streams` | log sessions, release output |
+//! | `rendezvous` | where an attached dyno and its client meet |
 //! | `router` | the app's public address |
 //! | `control`, `actions` | what switches it while it runs |
 //! | `line`, `answer` | connections and answers that can be spoilt |
@@ -68,6 +69,7 @@ mod logs;
 mod paging;
 mod platform;
 mod process;
+mod rendezvous;
 mod reserved;
 mod router;
 mod streams;
@@ -89,7 +91,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 pub use crate::actions::Deploy;
-pub use crate::faults::{Access, Act, Ailment, AilmentRule, Reply, Rule};
+pub use crate::faults::{Access, Act, Ailment, AilmentRule, Attach, Reply, Rule};
 pub use crate::journal::{Entry, Fact};
 pub use crate::platform::{Generation, Status, Timing};
 pub use crate::reserved::Reserved;
@@ -97,8 +99,9 @@ pub use crate::world::{Pool, Skew};
 
 use crate::ids::Ids;
 use crate::line::{Line, Lines};
-use crate::platform::{Platform, Slug};
+use crate::platform::{Own, Platform, Slug};
 use crate::process::Fleet;
+use crate::rendezvous::Rendezvous;
 use crate::world::{Driver, Identity, Inner, World};
 
 /// What the stand-in is to be. The default: a Cedar app `standin-app` with two simulated web dynos and one worker, up at once.
@@ -175,6 +178,8 @@ impl Standin {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let api = bind(&runtime, options.port)?;
         let public = bind(&runtime, options.router_port)?;
+        let meetings = bind(&runtime, 0)?;
+        let rendezvous = Rendezvous::new(meetings.local_addr()?.port());
         let mut ids = Ids::new(getrandom::u64()?);
         let identity = Identity {
             app: options.app,
@@ -189,17 +194,18 @@ impl Standin {
         let mut platform =
             Platform::new(options.generation, options.timing, slug, options.config, ids, Timestamp::now());
         platform.preboot = options.preboot;
-        let world = World::new(identity, driver, options.metadata, Inner::new(platform), runtime.handle().clone());
+        let world =
+            World::new(identity, driver, options.metadata, rendezvous, Inner::new(platform), runtime.handle().clone());
         let standin = Self { world, runtime: Some(runtime) };
         for (kind, quantity) in options.formation {
             let known = standin.world.update(|inner| inner.platform.scale(&kind, quantity, None));
             anyhow::ensure!(known, "the Procfile declares no process type {kind}");
         }
-        standin.serve(api, public);
+        standin.serve(api, public, meetings);
         Ok(standin)
     }
 
-    fn serve(&self, api: TcpListener, public: TcpListener) {
+    fn serve(&self, api: TcpListener, public: TcpListener, meetings: TcpListener) {
         let world = &self.world;
         let app = Router::new()
             .merge(api::routes(world))
@@ -214,6 +220,7 @@ impl Standin {
         world.spawn(async move {
             axum::serve(public, router).await.ok();
         });
+        world.spawn(rendezvous::serve(world.clone(), meetings));
     }
 
     /// `http://127.0.0.1:PORT`: the API's address, for `HEROKU_HOST`.
@@ -255,6 +262,12 @@ impl Standin {
     /// Every boot, hidden and leaving ones too, with `place`, `routed`, `running`, `port` and `pid`.
     pub fn boots(&self) -> Vec<Value> {
         views::boots(&self.world.lock())
+    }
+
+    /// The file with the authority that a client of attached dynos has to trust (`SSL_CERT_FILE`). Made by `openssl` when it is
+    /// asked for first.
+    pub fn authority(&self) -> anyhow::Result<PathBuf> {
+        self.world.rendezvous.authority()
     }
 
     /// The releases as the API gives them, oldest first.
@@ -345,6 +358,16 @@ impl Standin {
         self.world.lock().logs.disorder = on;
     }
 
+    /// What befalls the connections to attached dynos from now on.
+    pub fn set_attach(&self, attach: Attach) {
+        self.world.rendezvous.set(attach);
+    }
+
+    /// Cuts every connection to an attached dyno.
+    pub fn cut_attached(&self) {
+        self.world.rendezvous.cut();
+    }
+
     // ---- acting
 
     /// Sets the number of dynos of a type. `false` for a type that the app does not have.
@@ -374,7 +397,7 @@ impl Standin {
 
     /// Starts a one-off dyno; gives its id.
     pub fn run(&self, command: &str) -> String {
-        self.world.update(|inner| inner.platform.run(command, "run", BTreeMap::new(), None))
+        self.world.update(|inner| inner.platform.run(command, "run", Own::default(), None))
     }
 
     /// Makes a release; gives its version. Fails when the new root has no Procfile.

@@ -72,6 +72,15 @@ pub struct Launch {
     pub ailment: Option<Ailment>,
     /// Variables of this dyno alone (`POST /dynos` can set some).
     pub env: BTreeMap<String, String>,
+    /// It waits for its client before it begins, and gives its output to nobody else.
+    pub attach: bool,
+}
+
+/// What `POST /dynos` says of one dyno alone.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    pub env: BTreeMap<String, String>,
+    pub attach: bool,
 }
 
 /// What happened outside, or what a timer reports.
@@ -362,10 +371,10 @@ impl Platform {
     }
 
     /// Starts a one-off dyno of the current release.
-    pub fn run(&mut self, command: &str, kind: &str, env: BTreeMap<String, String>, ttl: Option<Duration>) -> Id {
+    pub fn run(&mut self, command: &str, kind: &str, own: Own, ttl: Option<Duration>) -> Id {
         let id = self.one_off(kind, command, self.current);
         self.log("api", format!("Starting process with command `{command}` by user {OWNER}"));
-        self.launch_with(&id, env);
+        self.launch_with(&id, own);
         if let Some(ttl) = ttl {
             self.effects.push(Effect::After(ttl, Event::TimeToLive(id.clone())));
         }
@@ -604,10 +613,10 @@ impl Platform {
     }
 
     fn launch(&mut self, id: &str) {
-        self.launch_with(id, BTreeMap::new());
+        self.launch_with(id, Own::default());
     }
 
-    fn launch_with(&mut self, id: &str, env: BTreeMap<String, String>) {
+    fn launch_with(&mut self, id: &str, own: Own) {
         let ailment = self.ailment(id, |ailment| *ailment != Ailment::IgnoresRestart);
         let Some(dyno) = self.dynos.iter_mut().find(|dyno| dyno.id == id) else { return };
         dyno.running = true;
@@ -618,7 +627,8 @@ impl Platform {
             command: dyno.command.clone(),
             release: dyno.release,
             ailment,
-            env,
+            env: own.env,
+            attach: own.attach,
         };
         self.log(&launch.name, format!("Starting process with command `{}`", launch.command));
         self.effects.push(Effect::Record(Fact::Began {

@@ -20,11 +20,14 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot::Receiver;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::faults::Ailment;
 use crate::ids::Id;
 use crate::platform::{Event, Launch, Release};
+use crate::rendezvous::{self, Client};
 use crate::reserved::Reserved;
 use crate::views;
 use crate::world::{Inner, World};
@@ -59,6 +62,8 @@ const MARK: &str = "UNSTUCK_STANDIN_DYNO";
 const LOOK: Duration = Duration::from_millis(25);
 /// Output of a dyno that has ended is awaited no longer, lest a process that fled from the group holds the pipe.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// An attached dyno waits for its client so long.
+const ATTACH: Duration = Duration::from_mins(1);
 
 impl Fleet {
     pub fn new(standin: Id, env: BTreeMap<String, String>, grace: Duration) -> anyhow::Result<Self> {
@@ -75,7 +80,9 @@ impl Fleet {
         let Some(release) = inner.platform.release(launch.release) else { return };
         let root = release.slug.root.clone().unwrap_or_default();
         let env = self.environment(world, &launch, release, port);
-        let boot = Boot { fleet: self.clone(), world: world.clone(), launch, port, _reserved: reserved, root, env };
+        let client = launch.attach.then(|| world.rendezvous.expect(&launch.dyno));
+        let boot =
+            Boot { fleet: self.clone(), world: world.clone(), launch, client, port, _reserved: reserved, root, env };
         world.spawn(boot.live(end));
     }
 
@@ -143,6 +150,8 @@ struct Boot {
     fleet: Arc<Fleet>,
     world: Arc<World>,
     launch: Launch,
+    /// Who an attached dyno waits for.
+    client: Option<Receiver<Client>>,
     port: u16,
     /// Lives as long as the dyno does.
     _reserved: Option<Reserved>,
@@ -151,7 +160,7 @@ struct Boot {
 }
 
 impl Boot {
-    async fn live(self, mut end: UnboundedReceiver<End>) {
+    async fn live(mut self, mut end: UnboundedReceiver<End>) {
         let late = match self.launch.ailment {
             Some(Ailment::BootsLate(ms)) => Duration::from_millis(ms),
             _ => Duration::ZERO,
@@ -170,9 +179,20 @@ impl Boot {
         self.world.tell();
     }
 
-    async fn run(&self, end: &mut UnboundedReceiver<End>) -> i32 {
-        match self.spawn() {
-            Ok(child) => self.attend(child, end).await,
+    async fn run(&mut self, end: &mut UnboundedReceiver<End>) -> i32 {
+        let started = match self.client.take() {
+            None => self.spawn(),
+            Some(client) => tokio::select! {
+                _ = end.recv() => return 143,
+                () = sleep(ATTACH) => {
+                    self.say("heroku", "Error R13 (Attach error) -> Failed to attach to process");
+                    return 128;
+                }
+                client = client => self.spawn_attached(client.ok()),
+            },
+        };
+        match started {
+            Ok((child, output)) => self.attend(child, output, end).await,
             Err(error) => {
                 self.say("app", &format!("cannot start: {error}"));
                 127
@@ -180,13 +200,13 @@ impl Boot {
         }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
-        let command = match self.launch.ailment {
-            Some(Ailment::CrashesOnBoot) => "exit 1",
-            _ => &self.launch.command,
-        };
-        Command::new("/bin/sh")
-            .args(["-c", command])
+    fn command(&self) -> &str {
+        if self.launch.ailment == Some(Ailment::CrashesOnBoot) { "exit 1" } else { &self.launch.command }
+    }
+
+    fn spawn(&self) -> std::io::Result<(Child, Vec<JoinHandle<()>>)> {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", self.command()])
             .current_dir(&self.root)
             .env_clear()
             .envs(&self.env)
@@ -194,18 +214,35 @@ impl Boot {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
+            .spawn()?;
+        let output =
+            [child.stdout.take().map(|pipe| self.capture(pipe)), child.stderr.take().map(|pipe| self.capture(pipe))];
+        Ok((child, output.into_iter().flatten().collect()))
+    }
+
+    /// On a terminal whose other end is the client's. `setsid` makes it the controlling one, and its process the group's first.
+    fn spawn_attached(&self, client: Option<Client>) -> std::io::Result<(Child, Vec<JoinHandle<()>>)> {
+        let client = client.ok_or_else(|| std::io::Error::other("nobody attached"))?;
+        let (master, terminal) = rendezvous::terminal()?;
+        let child = Command::new("setsid")
+            .args(["--ctty", "/bin/sh", "-c", self.command()])
+            .current_dir(&self.root)
+            .env_clear()
+            .envs(&self.env)
+            .stdin(terminal.try_clone()?)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal)
+            .spawn()?;
+        Ok((child, vec![tokio::spawn(rendezvous::bridge(self.world.clone(), master, client))]))
     }
 
     /// From the start of the process to the end of the last one of its group. Gives the exit status.
-    async fn attend(&self, mut child: Child, end: &mut UnboundedReceiver<End>) -> i32 {
+    async fn attend(&self, mut child: Child, output: Vec<JoinHandle<()>>, end: &mut UnboundedReceiver<End>) -> i32 {
         let Some(pid) = child.id() else { return 127 };
         self.fleet.guard.watch(pid);
         if let Some(vitals) = self.world.lock().vitals.get_mut(&self.launch.dyno) {
             vitals.pid = Some(pid);
         }
-        let output =
-            [child.stdout.take().map(|pipe| self.capture(pipe)), child.stderr.take().map(|pipe| self.capture(pipe))];
         let crew = Crew { group: pid, mark: self.env[MARK].clone() };
         let mut deadline = None;
         let mut up = self.greet().await;
@@ -227,7 +264,7 @@ impl Boot {
             sleep(LOOK).await;
         }
         self.fleet.guard.forget(pid);
-        for pipe in output.into_iter().flatten() {
+        for pipe in output {
             timeout(LAST_OUTPUT, pipe).await.ok();
         }
         status
@@ -269,7 +306,7 @@ impl Boot {
     }
 
     /// Every line becomes a line of the log; what a release command prints is its output, too.
-    fn capture(&self, pipe: impl AsyncRead + Send + Unpin + 'static) -> tokio::task::JoinHandle<()> {
+    fn capture(&self, pipe: impl AsyncRead + Send + Unpin + 'static) -> JoinHandle<()> {
         let (world, launch) = (self.world.clone(), self.launch.clone());
         tokio::spawn(async move {
             let mut pipe = BufReader::new(pipe);

@@ -16,6 +16,7 @@ use crate::journal::{Entry, Fact, Journal};
 use crate::logs::{Logs, Session};
 use crate::platform::{Effect, Event, Launch, Platform, Status};
 use crate::process::{Fleet, Vitals};
+use crate::rendezvous::Rendezvous;
 use crate::views;
 
 /// Who the app is, for good.
@@ -150,6 +151,7 @@ pub struct World {
     pub identity: Identity,
     pub driver: Driver,
     pub metadata: bool,
+    pub rendezvous: Rendezvous,
     inner: Mutex<Inner>,
     changed_sync: Condvar,
     changed: watch::Sender<()>,
@@ -157,11 +159,19 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(identity: Identity, driver: Driver, metadata: bool, inner: Inner, runtime: Handle) -> Arc<Self> {
+    pub fn new(
+        identity: Identity,
+        driver: Driver,
+        metadata: bool,
+        rendezvous: Rendezvous,
+        inner: Inner,
+        runtime: Handle,
+    ) -> Arc<Self> {
         Arc::new(Self {
             identity,
             driver,
             metadata,
+            rendezvous,
             inner: Mutex::new(inner),
             changed_sync: Condvar::new(),
             changed: watch::channel(()).0,

@@ -11,10 +11,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{column, until};
 use tempfile::TempDir;
-use unstuck_standin::{Deploy, Fact, Options, Standin};
+use unstuck_standin::{Attach, Deploy, Fact, Mode, Options, Standin};
 
 const VERSION: &str = "11.10.0";
 
@@ -104,6 +105,44 @@ impl Cli<'_> {
         child.wait().unwrap();
         assert!(found, "heroku {args:?} ended without {wanted:?}");
     }
+}
+
+impl Cli<'_> {
+    /// `heroku run --exit-code`: the code, and what it printed.
+    fn attached(&self, args: &[&str]) -> (Option<i32>, String) {
+        let authority = self.standin.authority().unwrap();
+        let args: Vec<&str> = ["run", "--exit-code", "--"].iter().chain(args).copied().collect();
+        let mut command = self.command(&args[..2]);
+        let output = command.args(&args[2..]).env("NODE_EXTRA_CA_CERTS", authority).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    }
+}
+
+/// The protocol of the rendezvous as the real client speaks it.
+#[test]
+fn the_real_cli_attaches_to_a_dyno_and_takes_its_exit_status() {
+    let program = install();
+    let root = TempDir::new().unwrap();
+    std::fs::write(root.path().join("Procfile"), "worker: exec sleep 1000\n").unwrap();
+    let mode = Mode::Procfile {
+        root: root.path().into(),
+        procfile: None,
+        env: BTreeMap::new(),
+        grace: Duration::from_secs(30),
+    };
+    let formation = BTreeMap::from([("worker".to_owned(), 1)]);
+    let standin = Standin::start(Options { mode, formation, ..Options::default() }).unwrap();
+    let cli = Cli { program, home: TempDir::new().unwrap(), standin: &standin };
+    for (script, code, said) in [("tty; exit 0", Some(0), "/dev/pts/"), ("seq 20000; exit 3", Some(3), "\n20000\n")] {
+        let (found, output) = cli.attached(&["sh", "-c", script]);
+        assert_eq!(found, code, "{output}");
+        assert!(output.contains(said), "{output}");
+    }
+    // It takes no answer for success.
+    standin.set_attach(Attach::CutAt("cut here".into()));
+    let (found, output) = cli.attached(&["echo", "cut here"]);
+    assert_ne!(found, Some(0), "{output}");
 }
 
 fn ids(standin: &Standin) -> Vec<String> {
