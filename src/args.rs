@@ -176,6 +176,43 @@ Examples:
   unstuck restart -a my-app --all web              from a laptop, with the API alone; the record stays
   unstuck restart -a my-app --database-from-app    from a laptop: what is owed")]
     Restart(Restart),
+    /// The log, as `heroku logs --tail` prints it; with --errors only what matters of it
+    ///
+    /// A log that breaks off is taken up again: what was printed is not printed twice. On Fir, where no past is kept, a warning says
+    /// where lines may be missing. With --json each line of standard output is one JSON object.
+    ///
+    /// --errors leaves 5xx responses, H and R codes, exceptions with their backtraces, crashes, and what the log lost of itself.
+    /// What belongs to a planned restart is left out. An error that is typical of a process older than the schema is marked.
+    #[command(after_help = "\
+Examples:
+  unstuck tail                     all processes, the last 100 lines and what follows
+  unstuck tail -p web -s app       what the web processes print
+  unstuck tail -d web.1 -n 1500    one dyno, as much of the past as there is
+  unstuck tail --errors            what matters, until Ctrl-C; then how often
+  unstuck tail --errors --no-tail -n 1500 --json | jq -r 'select(.stuck).process'
+
+Ends with 130 on Ctrl-C, 0 where the reader of its output has seen enough.")]
+    Tail(Tail),
+    /// Look after the newest release: do its processes come up, which errors are new, is it to be rolled back
+    ///
+    /// Waits for a pending release to end, compares the log before the release with what follows it, as far as the log goes back
+    /// (1,500 lines; on Fir not at all), and ends with a verdict. It changes nothing. A process that stays crashed ends it early.
+    /// Where lines were dropped or the dynos could not be listed, that is said, and the verdict is never `healthy`.
+    #[command(after_help = "\
+Examples:
+  git push heroku main && unstuck watch            ten minutes
+  unstuck watch --for 2m || unstuck rollback       in CI: see the exit codes
+  unstuck watch --for 5m --json | jq -r .verdict
+
+Verdicts and exit codes:
+  healthy          0  every process is up, and no error is new or much more frequent
+  new_errors       1  errors that were not in the log before the release, or three times as frequent
+  unknown          1  too little was seen to tell
+  release_failed   3  the release itself failed; the one before it runs on
+  crashing         4  processes of the release crash or do not come up
+  stuck            7  processes of an older release are left
+  128+N               ended by signal N, after the verdict so far")]
+    Watch(Watch),
     /// The configuration in effect and where each value comes from; connects to nothing
     #[command(after_help = "\
 Examples:
@@ -502,4 +539,38 @@ pub struct Exec {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Tail {
+    /// How many lines of the past to begin with (Heroku keeps 1500, on Fir none)
+    #[arg(short, long, value_name = "N", default_value_t = 100, value_parser = lines)]
+    pub num: usize,
+    /// Only this dyno: `web.1`
+    #[arg(short, long, visible_alias = "dyno-name", value_name = "NAME", conflicts_with = "process_type")]
+    pub dyno: Option<String>,
+    /// Only this process type: `web`
+    #[arg(short, long, value_name = "TYPE")]
+    pub process_type: Option<String>,
+    /// Only this source: `app` or `heroku`
+    #[arg(short, long, value_name = "SOURCE")]
+    pub source: Option<String>,
+    /// End after the lines of the past
+    #[arg(long)]
+    pub no_tail: bool,
+    /// Print only what matters, grouped
+    #[arg(long)]
+    pub errors: bool,
+}
+
+/// A number of lines: more than there can be is all of them.
+fn lines(text: &str) -> Result<usize, std::num::ParseIntError> {
+    text.parse::<usize>().map(|lines| lines.min(crate::logs::HISTORY))
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Watch {
+    /// How long to look: `90s`, `10m`, `1h`; counted from the end of a pending release [default: 10m]
+    #[arg(long = "for", value_name = "TIME")]
+    pub how_long: Option<String>,
 }

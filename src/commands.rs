@@ -13,6 +13,8 @@ mod review;
 mod rollback;
 mod sight;
 mod status;
+mod tail;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +31,8 @@ pub use self::ps::ps;
 pub use self::releases::releases;
 pub use self::rollback::rollback;
 pub use self::status::status;
+pub use self::tail::tail;
+pub use self::watch::watch;
 use crate::act::{self, Reach, Rules, World};
 use crate::adapters;
 use crate::adapters::child::ChildRunner;
@@ -42,7 +46,7 @@ use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
 use crate::plan::{Roll, Run};
-use crate::ports::{Clock, Platform, Runner as _};
+use crate::ports::{ApiError, Clock, Platform, Runner as _};
 use crate::rails::{self, Engine, Resolved};
 use crate::report::{DatabasePicture, DynoPicture, End, Picture, Reporter, unhealthy};
 
@@ -231,6 +235,18 @@ fn dry_run(settings: &Settings, args: &args::Migrate, reporter: &Reporter, facts
         (true, false, true) => 7,
         _ => 0,
     }
+}
+
+fn api_failed(error: ApiError) -> Error {
+    let hint = error.hint.clone();
+    let mut failure = Error::new(Kind::Api, "Heroku's API did not answer as it should").because(error);
+    failure.hint = hint;
+    failure
+}
+
+/// The exit code of a command that a signal ended.
+fn interrupted(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
 /// The release to which the restart was handed, if it succeeded and so carries what it booted.

@@ -13,6 +13,7 @@
 
 pub mod act;
 pub mod adapters;
+pub mod aftermath;
 pub mod args;
 pub mod change;
 mod commands;
@@ -21,8 +22,10 @@ pub mod debt;
 pub mod dynos;
 pub mod error;
 pub mod findings;
+pub mod follow;
 pub mod guard;
 pub mod locks;
+pub mod logs;
 pub mod migrations;
 pub mod observe;
 pub mod one_off;
@@ -80,6 +83,8 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
         }
         Command::Status(status) => commands::status(&load(&How::default(), &[])?, status, reporter),
         Command::Ps(ps) => commands::ps(&load(&How::default(), &[])?, ps, reporter),
+        Command::Tail(tail) => commands::tail(&load(&How::default(), &[])?, tail, reporter),
+        Command::Watch(watch) => commands::watch(&load(&How::default(), &[])?, watch, reporter),
         Command::PrePush(push) => Ok(commands::pre_push(&load(&How::default(), &[])?, push, reporter)),
         Command::Check(check) => commands::check(&load(&How::default(), &[])?, check, reporter),
         Command::Exec(exec) => commands::exec(&load(&How::default(), &[])?, exec, reporter),

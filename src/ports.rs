@@ -190,6 +190,37 @@ pub trait Platform: Send + Sync {
 
     /// The same list as [`Platform::dynos`], with all that the API tells of each, and its `Date`.
     fn processes(&self) -> Result<(Vec<Process>, Timestamp), ApiError>;
+
+    /// Opens one log session and gives its lines as they come, raw and of bounded length. An error ends it before its time; one
+    /// without a tail ends by itself. A session that is not there any more is [`ApiErrorKind::Unknown`].
+    fn log_session(&self, query: &LogQuery) -> Result<LogLines, ApiError>;
+}
+
+/// What a log session is to show; everything where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// One dyno, by its name.
+    pub dyno: Option<String>,
+    /// One process type.
+    pub kind: Option<String>,
+    /// `app` or `heroku`.
+    pub source: Option<String>,
+    /// How many lines of the past. Fir keeps none.
+    pub lines: usize,
+    /// Whether to go on with what is logged from now on. Fir always does.
+    pub tail: bool,
+}
+
+/// The lines of one log session. They wait for the next one, so they are read by a thread of their own.
+pub type LogLines = Box<dyn Iterator<Item = Result<String, Cut>> + Send>;
+
+/// Why a log session ended before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing came for so long that the connection may be dead.
+    Idle,
+    /// The connection broke.
+    Broken(String),
 }
 
 /// Why the API gave no answer that can be used. Never holds the token.

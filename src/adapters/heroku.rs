@@ -1,6 +1,7 @@
 //! Heroku's Platform API for one app, over https.
 
 mod host;
+mod log;
 mod one_off;
 mod releases;
 mod wire;
@@ -24,7 +25,7 @@ use crate::adapters::heroku::wire::{Answer, Failure, Wire};
 use crate::adapters::retry::{self, Attempt, Effect, Fault};
 use crate::dynos::{App, Dyno, DynoList, Formation, Generation, Release, ReleaseStatus};
 use crate::error::{Error, Kind, Result};
-use crate::ports::{ApiError, ApiErrorKind, Platform};
+use crate::ports::{ApiError, ApiErrorKind, LogLines, LogQuery, Platform};
 use crate::processes::Process;
 use crate::secret::Secret;
 
@@ -221,6 +222,10 @@ impl Heroku {
         Ok((items, date))
     }
 
+    fn generation(&self) -> Result<Generation, ApiError> {
+        self.generation.get().map_or_else(|| self.app().map(|app| app.generation), |known| Ok(*known))
+    }
+
     fn path(&self, rest: &str) -> String {
         format!("/apps/{}{rest}", self.app)
     }
@@ -312,8 +317,7 @@ impl Platform for Heroku {
     }
 
     fn log_lines(&self, dyno: &str, lines: usize) -> Result<Vec<String>, ApiError> {
-        let generation =
-            self.generation.get().map_or_else(|| self.app().map(|app| app.generation), |known| Ok(*known))?;
+        let generation = self.generation()?;
         if generation == Generation::Fir {
             // Fir keeps no history: a session would only show what is logged from now on.
             return Ok(Vec::new());
@@ -341,6 +345,10 @@ impl Platform for Heroku {
         // As `heroku ps` asks.
         let (documents, date) = self.dated(Call { accept: VERSION_3_SDK, ..call })?;
         Ok((documents.into_iter().map(|ProcessJson(process)| process).collect(), date))
+    }
+
+    fn log_session(&self, query: &LogQuery) -> Result<LogLines, ApiError> {
+        self.open_log(query)
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::sight::{Sight, no_answer};
+use super::api_failed;
+use super::sight::Sight;
 use crate::args;
 use crate::config::Settings;
 use crate::dynos::DynoList;
@@ -15,7 +16,7 @@ use crate::report::Reporter;
 pub fn ps(settings: &Settings, args: &args::Ps, reporter: &Reporter) -> Result<u8> {
     let mut sight = Sight::of_platform(settings, reporter)?;
     let Some(platform) = sight.platform() else { return Ok(0) };
-    let (mut all, date) = platform.processes().map_err(no_answer)?;
+    let (mut all, date) = platform.processes().map_err(api_failed)?;
     let blind = sight.add_databases(reporter).err();
     let list = DynoList { dynos: all.iter().map(|process| process.dyno.clone()).collect(), date };
     let picture = sight.look_beside(list)?;

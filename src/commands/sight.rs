@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{carried, look, picture, reach, targets};
+use super::{api_failed, carried, look, picture, reach, targets};
 use crate::change;
 use crate::config::Settings;
 use crate::debt::Intent;
 use crate::dynos::{DynoList, Release};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::migrations::Version;
 use crate::observe::{Facts, Target};
 use crate::plan::Run;
@@ -75,7 +75,7 @@ impl<'a> Sight<'a> {
     pub fn look(&mut self) -> Result<Picture> {
         let facts = self.targets.as_mut().map_or_else(|| Ok(Vec::new()), |targets| look(targets))?;
         let platform = self.platform.clone();
-        let seen = platform.as_ref().map(|platform| self.ask(&**platform)).transpose().map_err(no_answer)?;
+        let seen = platform.as_ref().map(|platform| self.ask(&**platform)).transpose().map_err(api_failed)?;
         let (list, release) = seen.unzip();
         Ok(self.picture(facts, list, release.flatten()))
     }
@@ -84,7 +84,7 @@ impl<'a> Sight<'a> {
     pub fn look_beside(&mut self, list: DynoList) -> Result<Picture> {
         let facts = self.targets.as_mut().map_or_else(|| Ok(Vec::new()), |targets| look(targets))?;
         if let (None, Some(platform)) = (&self.app, self.platform.clone()) {
-            let app = platform.app().map_err(no_answer)?;
+            let app = platform.app().map_err(api_failed)?;
             self.app = Some((app.id, app.name));
         }
         Ok(self.picture(facts, Some(list), None))
@@ -132,12 +132,4 @@ fn last_change(run: &Run) -> Option<change::Change> {
         let as_proved = ledger.proved.as_ref().is_some_and(|proved| proved.ver == facts.digest.as_str());
         change::of(&facts.name, &ledger, &facts.look.applied, as_proved)
     }))
-}
-
-/// An answer that the platform did not give.
-pub fn no_answer(error: ApiError) -> Error {
-    let hint = error.hint.clone();
-    let mut failure = Error::new(Kind::Api, "Heroku's API did not answer as it should").because(error);
-    failure.hint = hint;
-    failure
 }

@@ -87,7 +87,8 @@ fn names_and_hides(error: &ApiError, request: &str) {
 
 #[test]
 fn requests_are_what_the_api_documents() {
-    let release = r#"{"version": 43, "status": "pending", "current": false, "slug": null}"#;
+    let release =
+        r#"{"version": 43, "status": "pending", "created_at": "2026-11-22T21:59:00Z", "current": false, "slug": null}"#;
     let server = Server::start([
         ok(APP),
         ok(&format!("[{}]", dyno("web.1"))),
@@ -116,7 +117,8 @@ fn requests_are_what_the_api_documents() {
     assert_eq!(dynos.dynos, [web]);
     let of = |kind: &str, quantity| Formation { kind: kind.to_owned(), quantity };
     assert_eq!(heroku.formation().unwrap(), [of("web", 2), of("worker", 0)]);
-    let pending = Release { version: 43, status: ReleaseStatus::Pending };
+    let created_at = "2026-11-22T21:59:00Z".parse().unwrap();
+    let pending = Release { version: 43, status: ReleaseStatus::Pending, created_at };
     assert_eq!(heroku.releases(2).unwrap(), std::slice::from_ref(&pending));
     assert_eq!(heroku.release(43).unwrap(), pending);
     assert!(heroku.preboot().unwrap());

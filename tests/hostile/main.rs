@@ -10,6 +10,7 @@ mod api;
 mod configuration;
 mod files;
 mod limits;
+mod logs;
 #[path = "../heroku_client/raw.rs"]
 #[allow(dead_code, reason = "each test uses its own part of it")]
 mod raw;

@@ -23,8 +23,8 @@ use unstuck::migrations::{Files, Migrations, Version};
 use unstuck::observe::Target;
 use unstuck::plan::Run;
 use unstuck::ports::{
-    ApiError, ApiErrorKind, Clock, Database, Ended, Exit, Lock, Look, Platform, Runner, Settlement, SqlError,
-    SqlErrorKind,
+    ApiError, ApiErrorKind, Clock, Database, Ended, Exit, Lock, LogLines, LogQuery, Look, Platform, Runner, Settlement,
+    SqlError, SqlErrorKind,
 };
 use unstuck::processes;
 use unstuck::rails::{self, Engine};
@@ -737,6 +737,10 @@ impl Platform for OnePlatform {
 
     fn processes(&self) -> Result<(Vec<processes::Process>, Timestamp), ApiError> {
         unreachable!("no run asks for more than the list")
+    }
+
+    fn log_session(&self, _: &LogQuery) -> Result<LogLines, ApiError> {
+        Ok(Box::new(std::iter::empty()))
     }
 }
 

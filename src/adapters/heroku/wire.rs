@@ -36,6 +36,13 @@ pub struct Answer {
     pub cut: Option<Failure>,
 }
 
+/// An answer whose body comes bit by bit, whatever its status.
+pub struct Stream {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Box<dyn Read + Send>,
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub struct Failure {
@@ -91,6 +98,21 @@ impl Wire {
             None => agent.run(Request::from_parts(parts, ())),
         };
         response.map(|response| self.read(response)).map_err(|error| self.failure(error))
+    }
+
+    /// Opens a stream: the answer's head within the time limit, then whatever comes, as long as no more than `idle` passes
+    /// between one byte and the next.
+    pub fn open(&self, request: Request<()>, idle: Duration) -> Result<Stream, Failure> {
+        let agent = self.agent.get_or_init(|| self.agent());
+        let request = agent
+            .configure_request(request)
+            .timeout_global(None)
+            .timeout_recv_response(Some(self.timeout))
+            .timeout_per_read(Some(idle))
+            .build();
+        let (head, body) = agent.run(request).map_err(|error| self.failure(error))?.into_parts();
+        let body = body.into_with_config().limit(u64::MAX).reader();
+        Ok(Stream { status: head.status.as_u16(), headers: head.headers, body: Box::new(body) })
     }
 
     fn read(&self, response: Response<Body>) -> Answer {

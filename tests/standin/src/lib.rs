@@ -368,6 +368,12 @@ impl Standin {
         self.world.rendezvous.cut();
     }
 
+    /// Cuts every log stream that is open.
+    pub fn cut_streams(&self) {
+        self.world.lock().logs.cuts += 1;
+        self.world.tell();
+    }
+
     // ---- acting
 
     /// Sets the number of dynos of a type. `false` for a type that the app does not have.
@@ -417,7 +423,12 @@ impl Standin {
 
     /// Writes a log line of the given source (`app`, `heroku`) and process.
     pub fn say(&self, source: &str, process: &str, text: &str) {
-        self.world.lock().logs.push(source, process, text, Timestamp::now());
+        self.say_at(Timestamp::now(), source, process, text);
+    }
+
+    /// Writes a log line that has this stamp, whenever it arrives.
+    pub fn say_at(&self, at: Timestamp, source: &str, process: &str, text: &str) {
+        self.world.lock().logs.push(source, process, text, at);
         self.world.tell();
     }
 }

@@ -62,6 +62,8 @@ pub struct Logs {
     made: u64,
     /// Whether neighbouring lines are handed out in the wrong order, as the platform may do.
     pub disorder: bool,
+    /// How often all open streams were cut.
+    pub cuts: u64,
 }
 
 impl Logs {

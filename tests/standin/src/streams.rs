@@ -1,6 +1,7 @@
 //! What is served beside the API: log sessions and the output of release commands.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
 use axum::Router;
@@ -28,21 +29,22 @@ async fn session(State(world): State<Arc<World>>, Path(id): Path<String>, header
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let events = text("accept").is_some_and(|accept| accept.contains("text/event-stream"));
     let resumed = text("last-event-id").and_then(|id| id.parse::<u64>().ok());
-    let (lines, seen) = {
+    let (lines, seen, cuts) = {
         let inner = world.lock();
         let lines = match resumed {
             Some(id) => inner.logs.after(&session, id),
             None => inner.logs.history(&session),
         };
-        (lines, inner.logs.last())
+        (lines, inner.logs.last(), inner.logs.cuts)
     };
     let first = render(&lines, events);
     let kind = if events { "text/event-stream" } else { "text/plain; charset=utf-8" };
-    let body = if session.tail { tail(world, session, first, seen, events) } else { Body::from(first) };
+    let body = if session.tail { tail(world, session, first, (seen, cuts), events) } else { Body::from(first) };
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-fn tail(world: Arc<World>, session: Session, first: String, seen: u64, events: bool) -> Body {
+/// Goes on after the line `seen`, until the stream is cut: until there were more than `cuts` of that.
+fn tail(world: Arc<World>, session: Session, first: String, (seen, cuts): (u64, u64), events: bool) -> Body {
     let changes = world.subscribe();
     let start = (world, changes, Some(first), seen);
     Body::from_stream(stream::unfold(start, move |(world, mut changes, mut pending, mut seen)| {
@@ -50,7 +52,10 @@ fn tail(world: Arc<World>, session: Session, first: String, seen: u64, events: b
         async move {
             loop {
                 if let Some(text) = pending.take().filter(|text| !text.is_empty()) {
-                    return Some((Ok::<_, Infallible>(Bytes::from(text)), (world, changes, None, seen)));
+                    return Some((Ok(Bytes::from(text)), (world, changes, None, seen)));
+                }
+                if world.lock().logs.cuts > cuts {
+                    return Some((Err(io::Error::other("cut")), (world, changes, None, seen)));
                 }
                 changes.changed().await.ok()?;
                 let inner = world.lock();
