@@ -1,6 +1,7 @@
 //! Carries out one step; the only file that changes the world.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::report::{self, Reporter};
 use crate::verify::{Known, Suspects};
 
 mod attempts;
+mod classes;
 mod roll;
 
 pub use self::attempts::Patience;
@@ -83,6 +85,8 @@ pub struct World<'a> {
     pub rules: Rules,
     pub targets: Vec<Target>,
     pub reach: Reach,
+    /// The Rails root, from which the paths of the migrations go on.
+    pub root: PathBuf,
     reached: Option<Result<Arc<dyn Platform>>>,
     pub runner: &'a mut dyn Runner,
     pub clock: &'a dyn Clock,
@@ -102,7 +106,18 @@ impl<'a> World<'a> {
         interrupt: Interrupt,
         reporter: &'a Reporter,
     ) -> Self {
-        Self { rules, targets, reach, reached: None, runner, clock, interrupt, reporter, slowed: false }
+        Self {
+            rules,
+            targets,
+            reach,
+            root: PathBuf::new(),
+            reached: None,
+            runner,
+            clock,
+            interrupt,
+            reporter,
+            slowed: false,
+        }
     }
 
     /// The API, or why it cannot be asked. Found out once.
@@ -343,6 +358,9 @@ fn sessions(run: &mut Run, world: &mut World) -> Vec<String> {
 /// The record, in every database that has something pending, before anything runs.
 fn record(run: &mut Run, world: &mut World) -> Result<()> {
     run.begins();
+    for (target, facts) in world.targets.iter().zip(&run.facts) {
+        run.classes.extend(classes::of(&facts.pending, &world.root, target.config.engine));
+    }
     run.own = Own::Migrating;
     let catalogues = |world: &mut World, run: &Run| -> Result<Vec<String>> {
         let taking_part = world.targets.iter_mut().zip(&run.facts).filter(|(target, facts)| takes_part(facts, target));
@@ -402,6 +420,7 @@ fn own_key(run: &Run) -> String {
 }
 
 fn note(run: &Run, facts: &Facts, world: &World, phase: Phase) -> Note {
+    let pending = run.at_start().iter().filter(|old| old.name == facts.name).flat_map(|old| &old.pending);
     Note {
         v: RECORD_VERSION,
         ph: phase,
@@ -414,6 +433,7 @@ fn note(run: &Run, facts: &Facts, world: &World, phase: Phase) -> Note {
         to: (phase != Phase::Migrating).then(|| facts.digest.short().to_owned()),
         pd: None,
         at: None,
+        cl: pending.filter_map(|migration| run.classes.get(&migration.path)).max().map(|class| class.letter()),
     }
 }
 
@@ -446,7 +466,8 @@ fn migrate(run: &mut Run, world: &mut World) -> Result<()> {
     world.reporter.say(&format!("running {count} pending migration{}", if count == 1 { "" } else { "s" }));
     for facts in &run.facts {
         for migration in &facts.pending {
-            world.reporter.item(&format!("{} {}", migration.version, migration.name));
+            let class = run.classes.get(&migration.path).map_or(String::new(), |class| format!(": {}", class.name()));
+            world.reporter.item(&format!("{} {}{class}", migration.version, migration.name));
         }
     }
     let key = own_key(run);

@@ -145,6 +145,7 @@ mod tests {
             to: None,
             pd: None,
             at: None,
+            cl: None,
         };
         Row { entry, run: String::new(), note }
     }

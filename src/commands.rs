@@ -135,6 +135,7 @@ fn act(
     let mut run = Run::new(intent, run_id()?, about, facts, app_id);
     let mut world =
         World::new(rules, targets, reach(settings, reporter), &mut runner, &clock, interrupt.clone(), reporter);
+    world.root.clone_from(&settings.root);
     warn_of_sqlite_on_a_dyno(settings, &run, &world.targets, reporter);
 
     if world.rules.wait {

@@ -169,12 +169,19 @@ pub struct Note {
     /// seconds since 1970 by the platform's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<i64>,
+    /// [`Class::letter`](crate::ruby::Class::letter) of the pending migration that most would notice, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cl: Option<char>,
 }
 
 impl Note {
-    /// The row's value.
+    /// The row's value. What is there for people alone is left out before anything does not fit.
     pub fn to_value(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let value = serde_json::to_string(self).unwrap_or_default();
+        if value.len() <= LONGEST_VALUE || self.cl.is_none() {
+            return value;
+        }
+        Self { cl: None, ..self.clone() }.to_value()
     }
 }
 

@@ -40,6 +40,7 @@ pub mod releases;
 pub mod report;
 pub mod review;
 pub mod rollback;
+pub mod ruby;
 pub mod schema;
 pub mod secret;
 pub mod timeline;

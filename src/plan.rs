@@ -1,5 +1,8 @@
 //! One run: what it knows, and the loop that asks [`debt::next`] for a step, lets [`act`] carry it out, and asks again.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use crate::act::{self, World};
 use crate::config::{Policy, Types};
 use crate::debt::{self, Child, Fresh, Intent, Ledger, Own, Payer, Receipt, Restart, Standing, Step, Verdict, View};
@@ -8,6 +11,7 @@ use crate::error::Result;
 use crate::observe::Facts;
 use crate::ports::{Ended, Exit};
 use crate::progress::Progress;
+use crate::ruby::Class;
 use crate::verify::{Proof, Suspects};
 
 /// What a run knows. All of it is lost when the run is killed; what must not be lost is in the ledger.
@@ -57,6 +61,8 @@ pub struct Run {
     pub rounds: u32,
     /// What went wrong on the way, for people, oldest first.
     pub troubles: Vec<String>,
+    /// Who will notice each pending migration, by its path, as far as its file could be read.
+    pub classes: BTreeMap<PathBuf, Class>,
     /// What each database held when the migration began; empty before that.
     at_start: Vec<Facts>,
 }
@@ -112,6 +118,7 @@ impl Run {
             requests: 0,
             rounds: 0,
             troubles: Vec::new(),
+            classes: BTreeMap::new(),
         }
     }
 

@@ -235,3 +235,19 @@ fn a_record_that_the_migration_itself_wipes_out_is_written_again_and_paid() {
         assert!(scene.ids("web").iter().all(|id| !before.contains(id)), "{wipe}");
     }
 }
+
+#[test]
+fn the_class_of_each_migration_is_said_and_recorded() {
+    let scene = Scene::new();
+    // Rails' own table is there then, and the record in it.
+    scene.settled();
+    // Each is a script and Ruby at once, the first without anything that could be a word of a migration.
+    scene.migration(2, "nothing", "true");
+    let row = "sql \"select value from ar_internal_metadata where key like 'unstuck:debt:%'\" > row";
+    scene.migration(3, "strange", row);
+    let ran = scene.unstuck(&["migrate"]).code(0);
+    assert!(ran.out.contains("  2 Nothing: no process can notice\n"), "{ran:?}");
+    assert!(ran.out.contains("  3 Strange: breaks running code until the restart\n"), "{ran:?}");
+    let note: Value = serde_json::from_str(fs::read_to_string(scene.path("row")).unwrap().trim()).unwrap();
+    assert_eq!(note["cl"], "b");
+}

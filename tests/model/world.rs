@@ -485,6 +485,7 @@ impl Rules {
                 tag: String::new(),
                 by: String::new(),
                 to: row.to.map(|to| digest(to).short().to_owned()),
+                cl: None,
                 pd: row.paid.map(|paid| digest(paid).as_str().to_owned()),
                 at: None,
             };

@@ -1,0 +1,265 @@
+//! What a migration does, whichever way it says so: the one vocabulary of Ruby, SQL and the schema files.
+
+/// The value that a new row gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Default {
+    None,
+    Literal,
+    /// The server computes it; its expression where it can be read.
+    Computed(Option<String>),
+    /// Not readable.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    /// As Rails or SQL names it, in lower case, without its limits.
+    pub kind: String,
+    pub limit: Option<i64>,
+    pub null: bool,
+    pub default: Default,
+    /// A generated column whose values are kept.
+    pub stored: bool,
+}
+
+impl Column {
+    pub fn new(name: &str, kind: &str) -> Self {
+        let (name, kind) = (name.to_owned(), kind.to_lowercase());
+        Self { name, kind, limit: None, null: true, default: Default::None, stored: false }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    pub table: String,
+    pub name: Option<String>,
+    pub columns: Vec<String>,
+    pub unique: bool,
+    pub concurrently: bool,
+}
+
+/// The kinds of constraint that a table can get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Constraint {
+    Check,
+    ForeignKey,
+    Unique,
+    Exclusion,
+    PrimaryKey,
+}
+
+impl Constraint {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Check => "check constraint",
+            Self::ForeignKey => "foreign key",
+            Self::Unique => "unique constraint",
+            Self::Exclusion => "exclusion constraint",
+            Self::PrimaryKey => "primary key",
+        }
+    }
+}
+
+/// One thing that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    CreateTable {
+        table: String,
+        force: bool,
+        small_key: bool,
+    },
+    DropTable {
+        table: String,
+    },
+    RenameTable {
+        from: String,
+        to: String,
+    },
+    AddColumn {
+        table: String,
+        column: Column,
+    },
+    RemoveColumn {
+        table: String,
+        column: String,
+    },
+    RenameColumn {
+        table: String,
+        from: String,
+        to: String,
+    },
+    ChangeType {
+        table: String,
+        column: Column,
+    },
+    /// `backfill`: rows without a value get one first, in one statement.
+    ChangeNull {
+        table: String,
+        column: String,
+        null: bool,
+        backfill: bool,
+    },
+    ChangeDefault {
+        table: String,
+        column: String,
+    },
+    AddIndex(Index),
+    RemoveIndex {
+        table: Option<String>,
+        index: String,
+        columns: Vec<String>,
+        concurrently: bool,
+    },
+    RenameIndex {
+        table: String,
+    },
+    /// `ready`: what it needs is checked already or not checked now: `validate: false`, `using_index:`. `expression` is a check's.
+    AddConstraint {
+        table: String,
+        kind: Constraint,
+        ready: bool,
+        expression: Option<String>,
+    },
+    RemoveConstraint {
+        table: String,
+    },
+    Validate {
+        table: String,
+    },
+    RenameSchema {
+        from: String,
+    },
+    /// Rows are written; `one` statement for all of them, or batches.
+    Write {
+        table: Option<String>,
+        how: String,
+    },
+    Truncate {
+        table: String,
+        cascade: bool,
+    },
+    DropDatabase,
+    AddEnumValue {
+        name: String,
+    },
+    /// A type's, view's, function's... `what` with its name.
+    DropObject {
+        what: String,
+    },
+    /// The whole table is written anew, or its indexes are, while nobody may use it.
+    Rewrite {
+        what: String,
+        concurrently: bool,
+    },
+    /// A statement that opens or ends a transaction of its own.
+    Transaction {
+        what: String,
+    },
+    /// Something that nobody can notice: comments, statistics, settings.
+    Quiet {
+        what: String,
+    },
+    /// Something new that nobody uses yet, or that changes no table: an extension, a view, a function.
+    Other {
+        what: String,
+    },
+    /// It cannot be read; why.
+    Dynamic {
+        why: String,
+    },
+}
+
+impl Deed {
+    /// The table that it changes.
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::CreateTable { table, .. }
+            | Self::DropTable { table }
+            | Self::RenameTable { from: table, .. }
+            | Self::AddColumn { table, .. }
+            | Self::RemoveColumn { table, .. }
+            | Self::RenameColumn { table, .. }
+            | Self::ChangeType { table, .. }
+            | Self::ChangeNull { table, .. }
+            | Self::ChangeDefault { table, .. }
+            | Self::AddIndex(Index { table, .. })
+            | Self::RenameIndex { table }
+            | Self::AddConstraint { table, .. }
+            | Self::RemoveConstraint { table }
+            | Self::Validate { table }
+            | Self::Truncate { table, .. } => Some(table),
+            Self::RemoveIndex { table, .. } | Self::Write { table, .. } => table.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Whether it takes a lock on a table's definition, which a transaction keeps to its end.
+    pub fn locks_table(&self) -> bool {
+        match self {
+            Self::AddIndex(Index { concurrently, .. }) | Self::RemoveIndex { concurrently, .. } => !concurrently,
+            Self::Write { .. }
+            | Self::CreateTable { .. }
+            | Self::Quiet { .. }
+            | Self::Other { .. }
+            | Self::Dynamic { .. }
+            | Self::Validate { .. }
+            | Self::Transaction { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// In plain words.
+    pub fn words(&self) -> String {
+        match self {
+            Self::CreateTable { table, .. } => format!("creates the table {table}"),
+            Self::DropTable { table } => format!("drops the table {table}"),
+            Self::RenameTable { from, to } => format!("renames the table {from} to {to}"),
+            Self::AddColumn { table, column } => {
+                let rule = if column.null { "" } else { ", not null" };
+                format!("adds the column {table}.{} ({}{rule})", column.name, column.kind)
+            }
+            Self::RemoveColumn { table, column } => format!("removes the column {table}.{column}"),
+            Self::RenameColumn { table, from, to } => format!("renames the column {table}.{from} to {to}"),
+            Self::ChangeType { table, column } => {
+                format!("changes the type of {table}.{} to {}", column.name, column.kind)
+            }
+            Self::ChangeNull { table, column, null: true, .. } => format!("allows null in {table}.{column}"),
+            Self::ChangeNull { table, column, .. } => format!("forbids null in {table}.{column}"),
+            Self::ChangeDefault { table, column } => format!("changes the default of {table}.{column}"),
+            Self::AddIndex(Index { table, columns, unique, .. }) => {
+                let unique = if *unique { "a unique" } else { "an" };
+                format!("adds {unique} index on {table} ({})", columns.join(", "))
+            }
+            Self::RemoveIndex { table: Some(table), index, .. } => format!("removes the index {index} of {table}"),
+            Self::RemoveIndex { index, .. } => format!("removes the index {index}"),
+            Self::RenameIndex { table } => format!("renames an index of {table}"),
+            Self::AddConstraint { table, kind, .. } => format!("adds a {} to {table}", kind.name()),
+            Self::RemoveConstraint { table } => format!("removes a constraint of {table}"),
+            Self::Validate { table } => format!("validates a constraint of {table}"),
+            Self::RenameSchema { from } => format!("renames the schema {from}"),
+            Self::Write { table: Some(table), how } => format!("writes rows of {table} ({how})"),
+            Self::Write { how, .. } => format!("writes rows ({how})"),
+            Self::Truncate { table, .. } => format!("empties the table {table}"),
+            Self::DropDatabase => "drops a database".to_owned(),
+            Self::AddEnumValue { name } => format!("adds a value to the type {name}"),
+            Self::DropObject { what } => format!("drops the {what}"),
+            Self::Rewrite { what, .. } | Self::Transaction { what } | Self::Quiet { what } | Self::Other { what } => {
+                what.clone()
+            }
+            Self::Dynamic { why } => format!("{why}; not checked"),
+        }
+    }
+}
+
+/// A deed with its circumstances.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub deed: Deed,
+    /// Where it is said: bytes from the file's begin.
+    pub at: usize,
+    /// It depends on something that only the running program knows.
+    pub conditional: bool,
+    /// A person vouches for it with `safety_assured`.
+    pub assured: bool,
+}

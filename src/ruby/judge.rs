@@ -1,0 +1,623 @@
+//! Holds what a migration does against what is running: the findings and the class.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::Class;
+use super::deed::{Change, Column, Constraint, Deed, Default, Index};
+use super::models::{Models, Use};
+use super::rules::{Rule, rule};
+use super::schema::Schema;
+use super::script::Script;
+use crate::findings::Severity::{self, Note, Refusal, Warning};
+use crate::rails::Engine;
+
+/// What is deployed, read once, and what the migrations before have added to it.
+#[derive(Debug)]
+pub struct World {
+    pub models: Models,
+    pub schema: Schema,
+    pub engine: Engine,
+    /// Major and minor number of the server, where it is known.
+    pub version: Option<(u32, u32)>,
+    /// MariaDB counts its releases in a way of its own.
+    pub mariadb: bool,
+    /// Made by this push: nobody uses it yet.
+    tables: BTreeSet<String>,
+    columns: BTreeSet<(String, String)>,
+    /// Checks of this push, by table; those that were validated.
+    checks: Vec<(String, String, bool)>,
+}
+
+/// A finding before it has a place in words.
+#[derive(Debug)]
+pub struct Verdict {
+    pub rule: &'static Rule,
+    pub severity: Severity,
+    pub at: usize,
+    pub message: String,
+}
+
+/// How sure we are that somebody uses a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// This push makes it.
+    New,
+    Exists,
+    Unknown,
+}
+
+impl World {
+    pub fn new(models: Models, schema: Schema, engine: Engine, version: Option<&str>) -> Self {
+        let numbers = version.map(|version| {
+            let digits = version.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+            let mut parts = digits.split(|letter: char| !letter.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+            (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+        });
+        let mariadb = version.is_some_and(|version| version.to_lowercase().contains("mariadb"));
+        let (tables, columns) = (BTreeSet::new(), BTreeSet::new());
+        Self { models, schema, engine, version: numbers, mariadb, tables, columns, checks: Vec::new() }
+    }
+
+    fn standing(&self, table: &str) -> Standing {
+        if self.tables.contains(table) {
+            Standing::New
+        } else if self.schema.table(table).is_some() || self.models.knows_table(table) {
+            Standing::Exists
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    /// The running code cannot know this column: this push adds it, or the deployed schema does not have it.
+    fn is_new_column(&self, table: &str, column: &str) -> bool {
+        self.tables.contains(table)
+            || self.columns.contains(&(table.to_owned(), column.to_owned()))
+            || self
+                .schema
+                .table(table)
+                .is_some_and(|known| !known.columns.is_empty() && !known.columns.contains_key(column))
+                && column != "id"
+    }
+
+    /// Remembers what this deed makes, for those that follow.
+    fn learn(&mut self, deed: &Deed) {
+        match deed {
+            Deed::CreateTable { table, .. } => {
+                self.tables.insert(table.clone());
+            }
+            Deed::RenameTable { from, to } if self.tables.contains(from) => {
+                self.tables.insert(to.clone());
+            }
+            Deed::AddColumn { table, column } => {
+                self.columns.insert((table.clone(), column.name.clone()));
+            }
+            Deed::AddConstraint { table, kind: Constraint::Check, ready, expression: Some(expression) } => {
+                self.checks.push((table.clone(), expression.clone(), !ready));
+            }
+            Deed::Validate { table } => {
+                self.checks.iter_mut().filter(|(of, ..)| of == table).for_each(|(_, _, valid)| *valid = true);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a check that is known to hold forbids null already.
+    fn forbids_null(&self, table: &str, column: &str) -> bool {
+        let says_so = |expression: &str| {
+            let text: String = expression.to_lowercase().replace(['"', '`', '(', ')'], "");
+            text.split(" and ").any(|part| part.trim() == format!("{} is not null", column.to_lowercase()))
+        };
+        self.schema.table(table).is_some_and(|table| table.checks.iter().any(|check| says_so(check)))
+            || self.checks.iter().any(|(of, check, valid)| of == table && *valid && says_so(check))
+    }
+
+    fn older_than(&self, postgresql: (u32, u32), mysql: (u32, u32), mariadb: (u32, u32)) -> bool {
+        let Some(version) = self.version else { return false };
+        match self.engine {
+            Engine::Postgresql => version < postgresql,
+            Engine::Mysql if self.mariadb => version < mariadb,
+            Engine::Mysql => version < mysql,
+            Engine::Sqlite => false,
+        }
+    }
+
+    /// Judges each thing that a script does, in order.
+    pub fn judge(&mut self, script: &Script) -> (Vec<Verdict>, Class) {
+        let mut bench =
+            Bench { world: self, in_transaction: !script.outside_transaction, locked: false, found: Vec::new() };
+        let mut class = Class::NoProcessCanNotice;
+        for change in &script.changes {
+            class = class.max(bench.class(&change.deed));
+            bench.judge(change);
+            bench.locked |= change.deed.locks_table() && bench.concerns_existing(&change.deed);
+            bench.world.learn(&change.deed);
+        }
+        (bench.found, class)
+    }
+}
+
+struct Bench<'w> {
+    world: &'w mut World,
+    /// The engine can undo a schema change, and the migration did not ask to go without.
+    in_transaction: bool,
+    /// Something before has taken a lock that this transaction keeps.
+    locked: bool,
+    found: Vec<Verdict>,
+}
+
+impl Bench<'_> {
+    fn postgresql(&self) -> bool {
+        self.world.engine == Engine::Postgresql
+    }
+
+    fn concerns_existing(&self, deed: &Deed) -> bool {
+        deed.table().is_none_or(|table| self.world.standing(table) != Standing::New)
+    }
+
+    /// A finding, as heavy as said; a person's word counts where nothing proves the opposite.
+    fn say(&mut self, change: &Change, name: &str, severity: Severity, message: String) {
+        let Some(rule) = rule(name) else { return };
+        let assured =
+            change.assured && !matches!(name, "remove-column" | "rename-column" | "drop-table" | "rename-table");
+        let severity = if assured { Note } else { severity };
+        let message = match (assured, change.conditional) {
+            (true, _) => format!("{message} (somebody vouches for it with safety_assured)"),
+            (false, true) => format!("{message} (under a condition that is not known here)"),
+            (false, false) => message,
+        };
+        self.found.push(Verdict { rule, severity, at: change.at, message });
+    }
+
+    /// What blocks an existing table for certain is refused; where it is not known whether it exists, it is said.
+    fn blocks(&mut self, change: &Change, name: &str, table: &str, message: String) {
+        match self.world.standing(table) {
+            Standing::New => {}
+            Standing::Exists => self.say(change, name, Refusal, message),
+            Standing::Unknown => self.say(change, name, Warning, message),
+        }
+    }
+
+    fn judge(&mut self, change: &Change) {
+        match &change.deed {
+            Deed::CreateTable { table, force, small_key } => self.create_table(change, table, *force, *small_key),
+            Deed::DropTable { table } => self.table_goes(change, "drop-table", table, "is dropped"),
+            Deed::RenameTable { from, to } => {
+                self.table_goes(change, "rename-table", from, &format!("is renamed to {to}"));
+            }
+            Deed::AddColumn { table, column } => self.add_column(change, table, column),
+            Deed::RemoveColumn { table, column } => {
+                self.column_goes(change, "remove-column", table, column, "is removed");
+            }
+            Deed::RenameColumn { table, from, to } => {
+                self.column_goes(change, "rename-column", table, from, &format!("is renamed to {to}"));
+            }
+            Deed::ChangeType { table, column } => self.change_type(change, table, column),
+            Deed::ChangeNull { table, column, null, backfill } => {
+                self.change_null(change, table, column, *null, *backfill);
+            }
+            Deed::ChangeDefault { table, column } => {
+                if !self.world.is_new_column(table, column) {
+                    let message = format!(
+                        "the default of {table}.{column} changes under running code that remembers the old one"
+                    );
+                    self.say(change, "change-default", Warning, message);
+                }
+            }
+            Deed::AddIndex(index) => self.add_index(change, index),
+            Deed::RemoveIndex { table, index, concurrently, .. } => {
+                self.concurrency(change, *concurrently);
+                let new = table.as_deref().is_some_and(|table| self.world.standing(table) == Standing::New);
+                if self.postgresql() && !concurrently && !new {
+                    let message =
+                        format!("removing the index {index} blocks its table while it waits for all that use it");
+                    self.say(change, "index-removal-blocks", Warning, message);
+                }
+            }
+            Deed::AddConstraint { table, kind, ready, .. } => self.add_constraint(change, table, *kind, *ready),
+            Deed::Validate { table } => {
+                if self.in_transaction && self.locked && self.postgresql() {
+                    let message =
+                        format!("a constraint of {table} is validated while the locks of this migration are held");
+                    self.say(change, "validate-in-transaction", Warning, message);
+                }
+            }
+            Deed::Write { table, how } => self.write(change, table.as_deref(), how),
+            Deed::Truncate { table, cascade } => {
+                if self.world.standing(table) != Standing::New {
+                    let severity = if *cascade { Refusal } else { Warning };
+                    self.say(change, "truncate", severity, format!("{table} is emptied under running code"));
+                }
+            }
+            _ => self.other(change),
+        }
+    }
+
+    fn other(&mut self, change: &Change) {
+        match &change.deed {
+            Deed::RenameSchema { from } => {
+                self.say(change, "rename-schema", Refusal, format!("the schema {from} is renamed under running code"));
+            }
+            Deed::DropDatabase => self.say(change, "drop-database", Refusal, "a database is dropped".to_owned()),
+            Deed::DropObject { what } => {
+                self.say(change, "drop-object", Warning, format!("the {what} is dropped; running code may use it"));
+            }
+            Deed::AddEnumValue { name } if self.in_transaction && self.world.older_than((12, 0), (0, 0), (0, 0)) => {
+                let message = format!("a value is added to {name} inside of a transaction, which this server refuses");
+                self.say(change, "enum-value-in-transaction", Refusal, message);
+            }
+            Deed::Rewrite { what, concurrently } => {
+                self.concurrency(change, *concurrently);
+                if !concurrently {
+                    self.say(change, "rewrite", Refusal, format!("{what} while nobody can use it"));
+                }
+            }
+            Deed::Transaction { what } if self.in_transaction => {
+                self.say(change, "own-transaction", Warning, format!("{what}, which has a transaction already"));
+            }
+            Deed::Dynamic { why } => self.say(change, "dynamic", Note, format!("dynamic: {why}; not checked")),
+            _ => {}
+        }
+    }
+
+    fn create_table(&mut self, change: &Change, table: &str, force: bool, small_key: bool) {
+        if force {
+            let exists = self.world.standing(table) == Standing::Exists;
+            let severity = if exists { Refusal } else { Warning };
+            self.say(change, "force-create", severity, format!("force: true drops a table {table} with all its rows"));
+        }
+        if small_key {
+            self.say(change, "small-key", Note, format!("the primary key of {table} has 32 bits"));
+        }
+    }
+
+    fn table_goes(&mut self, change: &Change, rule: &str, table: &str, what: &str) {
+        match (self.world.standing(table), self.world.models.model_of(table)) {
+            (Standing::New, _) => {}
+            (_, Some((model, path))) => {
+                let message =
+                    format!("the table {table} {what}, and the running model {model} ({}) uses it", path.display());
+                self.say(change, rule, Refusal, message);
+            }
+            (_, None) => {
+                let message =
+                    format!("the table {table} {what}; no deployed model was found for it, other code may use it");
+                self.say(change, rule, Warning, message);
+            }
+        }
+    }
+
+    fn column_goes(&mut self, change: &Change, rule: &str, table: &str, column: &str, what: &str) {
+        if self.world.is_new_column(table, column) {
+            return;
+        }
+        let knows = |model: &str, path: &Path, how: &str| {
+            format!("{table}.{column} {what}, and the running model {model} ({}) {how}", path.display())
+        };
+        match self.world.models.uses(table, column) {
+            Use::Ignored => {}
+            Use::Used { model, path } => self.say(change, rule, Refusal, knows(&model, &path, "does not ignore it")),
+            Use::Unclear { model, path } => {
+                self.say(change, rule, Warning, knows(&model, &path, "ignores columns by means that cannot be read"));
+            }
+            Use::NoModel => {
+                let message =
+                    format!("{table}.{column} {what}; no deployed model was found for {table}, other code may use it");
+                self.say(change, rule, Warning, message);
+            }
+        }
+    }
+
+    fn add_column(&mut self, change: &Change, table: &str, column: &Column) {
+        let name = format!("{table}.{}", column.name);
+        if matches!(column.kind.as_str(), "char" | "character" | "bpchar") {
+            self.say(change, "char-column", Note, format!("{name} has the type char"));
+        }
+        let counts =
+            matches!(column.kind.as_str(), "serial" | "bigserial" | "smallserial" | "primary_key" | "identity");
+        if counts {
+            self.blocks(
+                change,
+                "auto-increment-column",
+                table,
+                format!("{name} counts by itself: the table is written anew"),
+            );
+        }
+        if column.stored {
+            self.blocks(
+                change,
+                "stored-column",
+                table,
+                format!("{name} is generated and stored: the table is written anew"),
+            );
+        }
+        if column.kind == "json" && self.postgresql() && self.world.standing(table) != Standing::New {
+            self.say(change, "json-column", Warning, format!("{name} has the type json, which has no equality"));
+        }
+        if !column.null && column.default == Default::None && !counts && !column.stored && column.kind != "virtual" {
+            let message = format!("{name} must not be null and has no default; the running code does not know it");
+            self.blocks(change, "not-null-column", table, message);
+        }
+        match &column.default {
+            Default::Literal | Default::Unknown if self.world.older_than((11, 0), (8, 0), (10, 3)) => {
+                let message = format!("on this server the table is written anew for the default of {name}");
+                self.blocks(change, "default-rewrites", table, message);
+            }
+            Default::Computed(expression) if !counts && !column.stored && self.world.engine != Engine::Sqlite => {
+                self.computed_default(change, table, &name, expression.as_deref());
+            }
+            _ => {}
+        }
+    }
+
+    fn computed_default(&mut self, change: &Change, table: &str, name: &str, expression: Option<&str>) {
+        match expression.map(volatile) {
+            Some(Some(true)) => {
+                let message = format!("the default of {name} differs from row to row: the table is written anew");
+                self.blocks(change, "default-rewrites", table, message);
+            }
+            Some(None) | None if self.world.standing(table) != Standing::New => {
+                let message = format!(
+                    "the default of {name} is computed; if it differs from row to row, the table is written anew"
+                );
+                self.say(change, "default-rewrites", Warning, message);
+            }
+            _ => {}
+        }
+    }
+
+    fn change_type(&mut self, change: &Change, table: &str, column: &Column) {
+        if self.world.is_new_column(table, &column.name) {
+            return;
+        }
+        let has_enum = self.world.models.has_enum(table, &column.name);
+        let mut message = format!("the type of {table}.{} changes to {}", column.name, column.kind);
+        if has_enum {
+            message += ", which the running model has an enum on";
+        }
+        match self.world.schema.column(table, &column.name) {
+            Some(old) if widens(old, column, self.world.engine) => {}
+            Some(old) => {
+                let message = format!("{message} (from {}): the table is written anew", old.kind);
+                let severity = if self.world.engine == Engine::Sqlite { Warning } else { Refusal };
+                self.say(change, "change-type", severity, message);
+            }
+            None => {
+                let message = format!("{message}; its old type is not known, so the table may be written anew");
+                self.say(change, "change-type", Warning, message);
+            }
+        }
+    }
+
+    fn change_null(&mut self, change: &Change, table: &str, column: &str, null: bool, backfill: bool) {
+        let standing = self.world.standing(table);
+        if standing == Standing::New {
+            return;
+        }
+        if null {
+            let message = format!("{table}.{column} may be null from now on; running code may not expect it");
+            return self.say(change, "null-allowed", Note, message);
+        }
+        let is_new = self.world.is_new_column(table, column);
+        if !is_new && self.world.schema.column(table, column).is_some_and(|known| !known.null) {
+            return;
+        }
+        if backfill {
+            let message = format!("every row of {table} without a {column} is written by one statement");
+            self.say(change, "backfill-in-transaction", Warning, message);
+        }
+        let message = format!("every row of {table} is checked for a {column} while nobody can use the table");
+        match self.world.engine {
+            Engine::Postgresql if self.world.forbids_null(table, column) => {}
+            Engine::Postgresql => self.blocks(change, "not-null", table, message),
+            _ => {
+                let message =
+                    format!("{table}.{column} must not be null from now on; running code that leaves it out fails");
+                self.say(change, "not-null", Warning, message);
+            }
+        }
+    }
+
+    /// Something that has to run outside of a transaction, and only PostgreSQL has.
+    fn concurrency(&mut self, change: &Change, concurrently: bool) {
+        if !concurrently {
+            return;
+        }
+        if !self.postgresql() {
+            self.say(
+                change,
+                "concurrent-unknown",
+                Refusal,
+                "only PostgreSQL knows the algorithm concurrently".to_owned(),
+            );
+        } else if self.in_transaction {
+            let message =
+                "concurrently does not go inside of a transaction, and disable_ddl_transaction! is absent".to_owned();
+            self.say(change, "concurrent-in-transaction", Refusal, message);
+        }
+    }
+
+    fn add_index(&mut self, change: &Change, index: &Index) {
+        let Index { table, name, columns, unique, concurrently } = index;
+        let longest = if self.world.engine == Engine::Mysql { 64 } else { 63 };
+        if let Some(name) = name.as_ref().filter(|name| name.len() > longest && self.world.engine != Engine::Sqlite) {
+            self.say(change, "long-name", Refusal, format!("the name {name} is longer than {longest} bytes"));
+        }
+        self.concurrency(change, *concurrently);
+        if *concurrently && self.postgresql() && self.world.version.is_some_and(|at| ((14, 0)..(14, 4)).contains(&at)) {
+            let message =
+                format!("an index of {table} is built concurrently by a server that can leave rows out of it");
+            self.say(change, "index-corruption", Warning, message);
+        }
+        if self.postgresql() && !concurrently {
+            let message = format!("nobody can write to {table} until its index ({}) is built", columns.join(", "));
+            self.blocks(change, "index-blocks", table, message);
+        }
+        if columns.len() > 3 && !unique {
+            self.say(change, "wide-index", Note, format!("the index of {table} has {} columns", columns.len()));
+        }
+        if *unique && self.world.standing(table) != Standing::New {
+            let message = format!("{table} will refuse rows that are not unique in {}", columns.join(", "));
+            self.say(change, "new-constraint", Note, message);
+        }
+    }
+
+    fn add_constraint(&mut self, change: &Change, table: &str, kind: Constraint, ready: bool) {
+        if self.world.standing(table) == Standing::New {
+            return;
+        }
+        if ready {
+            let message = format!("{table} will refuse rows against its new {}", kind.name());
+            return self.say(change, "new-constraint", Note, message);
+        }
+        let message = format!("every row of {table} is checked for its new {}", kind.name());
+        let rule = match kind {
+            Constraint::Check => "check-validates",
+            Constraint::ForeignKey => "foreign-key-validates",
+            Constraint::Unique | Constraint::PrimaryKey => "unique-constraint",
+            Constraint::Exclusion => "exclusion-constraint",
+        };
+        match (self.world.engine, kind) {
+            (Engine::Postgresql, _) => self.blocks(change, rule, table, format!("{message} while others wait")),
+            (Engine::Mysql, Constraint::Check | Constraint::ForeignKey) => {
+                self.say(change, rule, Warning, format!("{message} while nobody can write to it"));
+            }
+            (Engine::Mysql | Engine::Sqlite, _) => {
+                let message = format!("{table} will refuse rows against its new {}", kind.name());
+                self.say(change, "new-constraint", Note, message);
+            }
+        }
+    }
+
+    fn write(&mut self, change: &Change, table: Option<&str>, how: &str) {
+        if table.is_some_and(|table| self.world.standing(table) == Standing::New) {
+            return;
+        }
+        let rows = table.map_or_else(|| "rows".to_owned(), |table| format!("rows of {table}"));
+        if self.in_transaction && self.locked && self.world.engine != Engine::Mysql {
+            let message = format!("{rows} are written ({how}) while the locks of this migration are held");
+            self.say(change, "backfill-in-transaction", Warning, message);
+        } else if how.contains("all at once") || how.contains("all rows") {
+            self.say(change, "backfill-at-once", Note, format!("{rows} are written by one statement ({how})"));
+        }
+    }
+
+    /// Who notices. Where it cannot be told, the worse.
+    fn class(&self, deed: &Deed) -> Class {
+        use Class::{BreaksRunningCode, NeedsRestart, NoProcessCanNotice};
+        let new_table = deed.table().is_some_and(|table| self.world.standing(table) == Standing::New);
+        match deed {
+            Deed::Quiet { .. }
+            | Deed::Validate { .. }
+            | Deed::RenameIndex { .. }
+            | Deed::Rewrite { .. }
+            | Deed::Transaction { .. } => NoProcessCanNotice,
+            Deed::AddIndex(index) if !index.unique => NoProcessCanNotice,
+            Deed::RemoveIndex { table, index, columns, .. } => {
+                let known = table.as_deref().and_then(|table| self.world.schema.table(table));
+                let unique = known.and_then(|table| table.is_unique(index, columns));
+                if unique == Some(false) { NoProcessCanNotice } else { NeedsRestart }
+            }
+            // What belongs to a table that nobody knows yet.
+            _ if new_table => NeedsRestart,
+            Deed::CreateTable { force, .. } if !force => NeedsRestart,
+            Deed::AddColumn { column, .. } if column.null || column.default != Default::None => NeedsRestart,
+            Deed::RemoveColumn { table, column } | Deed::RenameColumn { table, from: column, .. } => {
+                let ignored = self.world.models.uses(table, column) == Use::Ignored;
+                if ignored || self.world.is_new_column(table, column) { NeedsRestart } else { BreaksRunningCode }
+            }
+            Deed::ChangeType { table, column } => {
+                let old = self.world.schema.column(table, &column.name);
+                let harmless = old.is_some_and(|old| widens(old, column, self.world.engine));
+                if harmless || self.world.is_new_column(table, &column.name) { NeedsRestart } else { BreaksRunningCode }
+            }
+            Deed::ChangeDefault { table, column } if self.world.is_new_column(table, column) => NeedsRestart,
+            Deed::ChangeNull { null: true, .. }
+            | Deed::RemoveConstraint { .. }
+            | Deed::AddEnumValue { .. }
+            | Deed::Other { .. }
+            | Deed::Write { .. } => NeedsRestart,
+            _ => BreaksRunningCode,
+        }
+    }
+}
+
+/// Whether an expression differs from row to row; nothing where it is not known.
+fn volatile(expression: &str) -> Option<bool> {
+    let text = expression.trim().to_lowercase();
+    let called = text.split('(').next().unwrap_or(&text).trim().trim_start_matches("public.").to_owned();
+    let fixed = [
+        "now",
+        "current_timestamp",
+        "current_date",
+        "current_time",
+        "localtimestamp",
+        "localtime",
+        "statement_timestamp",
+        "transaction_timestamp",
+        "current_user",
+        "timezone",
+        "array",
+        "true",
+        "false",
+        "curdate",
+    ];
+    let moving = [
+        "random",
+        "rand",
+        "uuid",
+        "gen_random_uuid",
+        "uuid_generate_v4",
+        "uuid_generate_v1",
+        "uuidv7",
+        "uuidv4",
+        "gen_random_bytes",
+        "clock_timestamp",
+        "timeofday",
+        "nextval",
+        "uuid_generate_v1mc",
+    ];
+    if fixed.contains(&called.as_str()) || text.starts_with(['\'', '{']) || text.parse::<f64>().is_ok() {
+        Some(false)
+    } else if moving.iter().any(|name| text.contains(&format!("{name}("))) {
+        Some(true)
+    } else {
+        None
+    }
+}
+
+/// Rails' name of a type, whichever way it is written.
+fn family(kind: &str) -> &str {
+    match kind {
+        "string" | "varchar" | "character varying" => "string",
+        "int" | "int4" | "integer" => "integer",
+        "int8" | "bigint" | "big_integer" => "bigint",
+        "bool" | "boolean" => "boolean",
+        "decimal" | "numeric" => "decimal",
+        "timestamp" | "datetime" | "timestamp without time zone" => "datetime",
+        "timestamptz" | "timestamp with time zone" => "timestamptz",
+        other => other,
+    }
+}
+
+/// Whether a type takes all values of the old one as they are stored.
+fn widens(old: &Column, new: &Column, engine: Engine) -> bool {
+    let (from, to) = (family(&old.kind), family(&new.kind));
+    let grows = match (old.limit, new.limit) {
+        (_, None) => engine == Engine::Postgresql || old.limit.is_none(),
+        (None, Some(_)) => false,
+        // A length is stored in one byte up to 255 bytes, which are 63 characters.
+        (Some(old), Some(new)) => new >= old && (engine == Engine::Postgresql || (old <= 63) == (new <= 63)),
+    };
+    match engine {
+        Engine::Postgresql => {
+            let texts = |kind: &str| matches!(kind, "string" | "text");
+            (from == to && (grows || from != "string"))
+                || (texts(from) && to == "text")
+                || (from == "text" && to == "string" && new.limit.is_none())
+                || (from == "cidr" && to == "inet")
+        }
+        Engine::Mysql => from == to && grows,
+        Engine::Sqlite => from == to,
+    }
+}

@@ -1,0 +1,195 @@
+//! What migrations do to the code that runs while they run, by reading them: Ruby by Ruby's own parser, SQL by a parser of SQL.
+//!
+//! ```text
+//! script + sql -> deeds -> judge (models, schema) -> findings, class
+//! ```
+//!
+//! Pure: nothing is executed, and no file is opened. What cannot be read is said, never guessed.
+
+mod allow;
+mod deed;
+mod dsl;
+mod inflect;
+mod judge;
+mod models;
+mod rules;
+mod schema;
+mod script;
+mod sql;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+pub use self::allow::{Allowance, allowances};
+use self::judge::{Verdict, World};
+use self::models::Models;
+pub use self::rules::{RULES, Rule, rule};
+use self::schema::Schema;
+use crate::findings::{Finding, Place, Severity};
+use crate::rails::Engine;
+
+/// A larger migration is not read: no hand has written it.
+pub const MAX_MIGRATION: usize = 512 << 10;
+
+/// One file's path and text.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub path: &'a Path,
+    pub text: &'a [u8],
+}
+
+/// What the deployed commit knows. All of it is read only when there is a migration to judge.
+#[derive(Debug, Default)]
+pub struct Deployed {
+    /// `app/models/**/*.rb`, and what else holds classes.
+    pub models: Vec<(PathBuf, Vec<u8>)>,
+    /// `db/schema.rb` or `db/structure.sql`.
+    pub schema: Option<(PathBuf, Vec<u8>)>,
+    /// Its migrations in order, read only where there is no schema file.
+    pub migrations: Vec<(PathBuf, Vec<u8>)>,
+    /// PostgreSQL where it is not known.
+    pub engine: Option<Engine>,
+    /// As the server or its people say it: `15.4`, `10.11.6-MariaDB`.
+    pub server_version: Option<String>,
+}
+
+/// Who notices a migration before the restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    NoProcessCanNotice,
+    NeedsRestart,
+    BreaksRunningCode,
+}
+
+impl Class {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoProcessCanNotice => "no process can notice",
+            Self::NeedsRestart => "needs the restart",
+            Self::BreaksRunningCode => "breaks running code until the restart",
+        }
+    }
+
+    /// For records, which are short.
+    pub fn letter(self) -> char {
+        match self {
+            Self::NoProcessCanNotice => 'n',
+            Self::NeedsRestart => 'r',
+            Self::BreaksRunningCode => 'b',
+        }
+    }
+}
+
+/// What one migration does, and what is wrong with that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// In plain words, in order.
+    pub what: Vec<String>,
+    pub class: Class,
+    pub findings: Vec<Finding>,
+}
+
+/// Reads one migration.
+pub fn read(migration: &Source, deployed: &Deployed) -> Reading {
+    read_all(&[*migration], deployed).pop().unwrap_or_else(|| unread(migration, "it cannot be read"))
+}
+
+/// Reads the migrations of one push, in the order in which they run: what one has made, nobody uses when the next one runs.
+pub fn read_all(migrations: &[Source], deployed: &Deployed) -> Vec<Reading> {
+    if migrations.is_empty() {
+        return Vec::new();
+    }
+    let engine = deployed.engine.unwrap_or(Engine::Postgresql);
+    let schema = Schema::of(deployed.schema.as_ref(), &deployed.migrations, engine);
+    let mut world = World::new(Models::of(&deployed.models), schema, engine, deployed.server_version.as_deref());
+    migrations.iter().map(|migration| reading(migration, &mut world)).collect()
+}
+
+/// The class of a migration of which nothing but its own text is known.
+pub fn class_of(text: &[u8], engine: Engine) -> Class {
+    let deployed = Deployed { engine: Some(engine), ..Deployed::default() };
+    read(&Source { path: Path::new(""), text }, &deployed).class
+}
+
+fn reading(migration: &Source, world: &mut World) -> Reading {
+    if migration.text.len() > MAX_MIGRATION {
+        return unread(migration, "the file is too large to be read");
+    }
+    let script = match script::script(migration.text, world.engine) {
+        Ok(script) => script,
+        Err(broken) => {
+            let message = format!("the file is not valid Ruby: {}", broken.why);
+            let finding = finding(migration, "syntax-error", Severity::Refusal, broken.at, message);
+            return Reading {
+                what: Vec::new(),
+                class: Class::BreaksRunningCode,
+                findings: finding.into_iter().collect(),
+            };
+        }
+    };
+    let mut what: Vec<String> = script.changes.iter().map(|change| change.deed.words()).collect();
+    what.dedup();
+    let (verdicts, class) = world.judge(&script);
+    let mut findings: Vec<Finding> = verdicts
+        .into_iter()
+        .filter_map(|Verdict { rule, severity, at, message }| finding(migration, rule.name, severity, at, message))
+        .collect();
+    // One expression may be dynamic in more than one way: a line is told once.
+    let line = |finding: &Finding| finding.place.as_ref().map(|place| place.line);
+    findings.dedup_by(|one, other| {
+        one == other || (one.rule == "dynamic" && other.rule == "dynamic" && line(one) == line(other))
+    });
+    Reading { what, class, findings: excepted(migration, findings) }
+}
+
+/// Applies the exceptions that the file itself makes.
+fn excepted(migration: &Source, mut findings: Vec<Finding>) -> Vec<Finding> {
+    for allowance in allowances(migration.text) {
+        if allowance.reason.is_empty() {
+            let message = format!("the comment allows {:?} without a reason, and so it does not", allowance.rule);
+            let at = offset_of(migration.text, allowance.line);
+            findings.extend(finding(migration, "allow-without-reason", Severity::Warning, at, message));
+            continue;
+        }
+        for finding in &mut findings {
+            let line = finding.place.as_ref().map_or(0, |place| place.line);
+            if finding.severity > Severity::Note && allowance.covers(finding.rule, line) {
+                finding.severity = Severity::Note;
+                finding.message += &format!(" (allowed: {})", allowance.reason);
+            }
+        }
+    }
+    findings
+}
+
+fn unread(migration: &Source, why: &str) -> Reading {
+    let finding = finding(migration, "dynamic", Severity::Note, 0, format!("dynamic: {why}; not checked"));
+    let what = vec![format!("{why}; not checked")];
+    Reading { what, class: Class::BreaksRunningCode, findings: finding.into_iter().collect() }
+}
+
+fn finding(migration: &Source, name: &str, severity: Severity, at: usize, message: String) -> Option<Finding> {
+    let rule = rule(name)?;
+    let remedy = rule.safe.iter().map(|step| (*step).to_owned()).collect();
+    Some(Finding { rule: rule.name, severity, place: Some(place(migration, at)), message, remedy })
+}
+
+/// The line and the column of an offset.
+fn place(migration: &Source, at: usize) -> Place {
+    let text = migration.text;
+    let before = &text[..at.min(text.len())];
+    let begin = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let end = text[begin..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |length| begin + length);
+    Place {
+        path: migration.path.to_owned(),
+        line: before.split(|byte| *byte == b'\n').count(),
+        column: before.len() - begin + 1,
+        excerpt: String::from_utf8_lossy(&text[begin..end]).into_owned(),
+    }
+}
+
+/// Where a line begins.
+fn offset_of(text: &[u8], line: usize) -> usize {
+    text.split_inclusive(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum()
+}

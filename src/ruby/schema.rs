@@ -1,0 +1,137 @@
+//! The tables of the deployed commit, from its schema file or, where there is none, from its migrations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::deed::{Change, Column, Constraint, Deed, Default};
+use super::{script, sql};
+use crate::rails::Engine;
+
+/// A larger schema file is not read.
+const MAX_SCHEMA: usize = 16 << 20;
+
+#[derive(Debug, Clone, std::default::Default)]
+pub struct Table {
+    pub columns: BTreeMap<String, Column>,
+    /// Columns of unique indexes, each index's joined by commas.
+    unique: BTreeSet<String>,
+    indexes: BTreeMap<String, bool>,
+    /// Check constraints that are known to hold.
+    pub checks: Vec<String>,
+}
+
+impl Table {
+    /// Whether an index, told by its name or its columns, is unique; nothing where it is not known.
+    pub fn is_unique(&self, name: &str, columns: &[String]) -> Option<bool> {
+        self.indexes.get(name).copied().or_else(|| {
+            (!columns.is_empty() && !self.indexes.is_empty()).then(|| self.unique.contains(&columns.join(",")))
+        })
+    }
+}
+
+/// What is known of the tables.
+#[derive(Debug, std::default::Default)]
+pub struct Schema {
+    tables: BTreeMap<String, Table>,
+    /// Some source was there to read them from, so that a table that is not among them does not exist.
+    pub known: bool,
+}
+
+impl Schema {
+    pub fn of(file: Option<&(PathBuf, Vec<u8>)>, migrations: &[(PathBuf, Vec<u8>)], engine: Engine) -> Self {
+        let mut schema = Self::default();
+        match file {
+            Some((path, text)) if text.len() <= MAX_SCHEMA => {
+                for deed in deeds_of(path, text, engine) {
+                    schema.apply(&deed);
+                }
+            }
+            Some(_) => {}
+            None => {
+                for (path, text) in migrations {
+                    for deed in deeds_of(path, text, engine) {
+                        schema.apply(&deed);
+                    }
+                }
+            }
+        }
+        schema.known = !schema.tables.is_empty();
+        schema
+    }
+
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
+    }
+
+    pub fn column(&self, table: &str, column: &str) -> Option<&Column> {
+        self.tables.get(table)?.columns.get(column)
+    }
+
+    /// The schema after this deed.
+    pub fn apply(&mut self, deed: &Deed) {
+        match deed {
+            Deed::CreateTable { table, .. } => {
+                self.tables.insert(table.clone(), Table::default());
+            }
+            Deed::DropTable { table } => {
+                self.tables.remove(table);
+            }
+            Deed::RenameTable { from, to } => {
+                if let Some(table) = self.tables.remove(from) {
+                    self.tables.insert(to.clone(), table);
+                }
+            }
+            Deed::AddColumn { table, column } | Deed::ChangeType { table, column } => {
+                if let Some(table) = self.tables.get_mut(table) {
+                    let null = table.columns.get(&column.name).is_none_or(|old| old.null) && column.null;
+                    table.columns.insert(column.name.clone(), Column { null, ..column.clone() });
+                }
+            }
+            Deed::RemoveColumn { table, column } => {
+                self.tables.get_mut(table).map(|table| table.columns.remove(column));
+            }
+            Deed::RenameColumn { table, from, to } => {
+                if let Some(table) = self.tables.get_mut(table)
+                    && let Some(column) = table.columns.remove(from)
+                {
+                    table.columns.insert(to.clone(), Column { name: to.clone(), ..column });
+                }
+            }
+            Deed::ChangeNull { table, column, null, .. } => {
+                if let Some(column) = self.tables.get_mut(table).and_then(|table| table.columns.get_mut(column)) {
+                    column.null = *null;
+                }
+            }
+            Deed::ChangeDefault { table, column } => {
+                if let Some(column) = self.tables.get_mut(table).and_then(|table| table.columns.get_mut(column)) {
+                    column.default = Default::Unknown;
+                }
+            }
+            Deed::AddIndex(index) => {
+                if let Some(table) = self.tables.get_mut(&index.table) {
+                    let name = index.name.clone();
+                    let name =
+                        name.unwrap_or_else(|| format!("index_{}_on_{}", index.table, index.columns.join("_and_")));
+                    table.indexes.insert(name, index.unique);
+                    if index.unique {
+                        table.unique.insert(index.columns.join(","));
+                    }
+                }
+            }
+            Deed::AddConstraint { table, kind: Constraint::Check, ready: false, expression: Some(expression) } => {
+                if let Some(table) = self.tables.get_mut(table) {
+                    table.checks.push(expression.clone());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn deeds_of(path: &Path, text: &[u8], engine: Engine) -> Vec<Deed> {
+    if path.extension().is_some_and(|end| end == "sql") {
+        return sql::deeds(&String::from_utf8_lossy(text), engine);
+    }
+    let changes = script::script(text, engine).map(|script| script.changes).unwrap_or_default();
+    changes.into_iter().map(|change: Change| change.deed).collect()
+}

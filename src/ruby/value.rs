@@ -1,0 +1,97 @@
+//! The values of the part of Ruby that is read, and the arguments of a call.
+
+/// What an expression stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Nil,
+    Bool(bool),
+    Int(i64),
+    /// A string, a symbol, a fraction as it is written.
+    Text(String),
+    List(Vec<Value>),
+    Map(Vec<(Value, Value)>),
+    /// A lambda, with the text that it gives where that is a literal.
+    Code(Option<String>),
+    /// The `t` of `create_table` and `change_table`.
+    Table(Option<String>),
+    /// The `dir` of `reversible`.
+    Direction,
+    /// A database connection.
+    Connection,
+    /// A constant that is not defined in the file, or a class.
+    Constant(String),
+    /// Rows of a model: a relation or a record.
+    Rows(String),
+    Unknown,
+}
+
+impl Value {
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text.clone()),
+            Self::Int(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// One name, or a list of names.
+    pub fn texts(&self) -> Option<Vec<String>> {
+        match self {
+            Self::List(list) => list.iter().map(Self::text).collect(),
+            value => value.text().map(|text| vec![text]),
+        }
+    }
+
+    pub fn is_true(&self) -> bool {
+        !matches!(self, Self::Nil | Self::Bool(false))
+    }
+}
+
+/// What a call was given.
+#[derive(Debug, Default, Clone)]
+pub struct Args {
+    pub list: Vec<Value>,
+    pub options: Vec<(String, Value)>,
+    /// Something was passed on that cannot be told apart: `*args`, `**options`.
+    pub open: bool,
+}
+
+impl Args {
+    pub fn text(&self, index: usize) -> Option<String> {
+        self.list.get(index)?.text()
+    }
+
+    pub fn option(&self, name: &str) -> Option<&Value> {
+        self.options.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    pub fn is_set(&self, name: &str) -> bool {
+        self.option(name).is_some_and(Value::is_true)
+    }
+
+    pub fn is(&self, name: &str, value: &str) -> bool {
+        self.option(name).and_then(Value::text).is_some_and(|text| text == value)
+    }
+
+    pub fn is_false(&self, name: &str) -> bool {
+        self.option(name) == Some(&Value::Bool(false))
+    }
+
+    /// The options that stand as a hash below `name`.
+    pub fn below(&self, name: &str) -> Self {
+        let options = match self.option(name) {
+            Some(Value::Map(pairs)) => {
+                pairs.iter().filter_map(|(key, value)| Some((key.text()?, value.clone()))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { options, ..Self::default() }
+    }
+
+    /// With `value` put before all others.
+    pub fn behind(&self, value: Value) -> Self {
+        let mut args = self.clone();
+        args.list.insert(0, value);
+        args
+    }
+}

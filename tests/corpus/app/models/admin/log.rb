@@ -1,0 +1,3 @@
+class Admin::Log < ApplicationRecord
+  self.ignored_columns = [:level]
+end

@@ -1,0 +1,3 @@
+class Car < Vehicle
+  self.ignored_columns += ["trunk"]
+end

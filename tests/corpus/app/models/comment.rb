@@ -1,0 +1,5 @@
+class Comment < ApplicationRecord
+  include Redacted
+
+  belongs_to :post
+end

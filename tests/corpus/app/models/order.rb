@@ -1,0 +1,3 @@
+class Order < ApplicationRecord
+  self.table_name = "legacy_orders"
+end

@@ -1,0 +1,95 @@
+### case no schema and no model: nothing is certain
+### schema none
+### model module Nothing\nend
+### expect warning index-blocks 1
+### expect warning remove-column 2
+    add_index :posts, :slug
+    remove_column :posts, :slug
+
+### case a model without a schema
+### schema none
+### model class Post < ApplicationRecord\nend
+### expect refusal index-blocks 1
+### expect refusal remove-column 2
+    add_index :posts, :slug
+    remove_column :posts, :slug
+
+### case structure.sql tells the types
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n title character varying(40) NOT NULL\n);\nALTER TABLE ONLY public.posts ADD CONSTRAINT posts_pkey PRIMARY KEY (id);
+    change_column :posts, :title, :string, limit: 80
+    change_column_null :posts, :title, false
+
+### case structure.sql tells that a column is new
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL\n);\nCREATE INDEX x ON public.posts USING btree (id);
+### class restart
+    remove_column :posts, :title
+
+### case structure.sql tells a check that holds
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n title text\n);\nALTER TABLE public.posts ADD CONSTRAINT c CHECK ((title IS NOT NULL));
+    change_column_null :posts, :title, false
+
+### case structure.sql with functions and settings
+### structure SET statement_timeout = 0;\nCREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END; $$;\nCREATE TABLE posts (id integer NOT NULL, title integer);
+### expect refusal change-type 1
+    change_column :posts, :title, :bigint
+
+### case structure.sql of MySQL
+### engine mysql 8.0.36
+### structure CREATE TABLE `posts` (\n `id` bigint NOT NULL AUTO_INCREMENT,\n `title` varchar(40) DEFAULT NULL,\n PRIMARY KEY (`id`),\n KEY `i` (`title`)\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
+### expect refusal change-type 1
+    change_column :posts, :title, :text
+
+### case an exception on the line
+### expect note remove-column 1
+### says allowed: nobody reads it
+    remove_column :posts, :slug # unstuck:allow remove-column nobody reads it
+
+### case an exception above the line
+### expect note remove-column 2
+### expect refusal remove-column 3
+    # unstuck:allow remove-column nobody reads it
+    remove_column :posts, :slug
+    remove_column :posts, :views_count
+
+### case an exception for the file
+### expect note remove-column 5
+### expect note remove-column 6
+# frozen_string_literal: true
+# unstuck:allow remove-column the application is in maintenance
+class A < ActiveRecord::Migration[7.1]
+  def change
+    remove_column :posts, :slug
+    remove_column :posts, :views_count
+  end
+end
+
+### case an exception without a reason
+### expect refusal remove-column 2
+### expect warning allow-without-reason 1
+    # unstuck:allow remove-column
+    remove_column :posts, :slug
+
+### case an exception for another rule
+### expect refusal remove-column 2
+    # unstuck:allow drop-table it is empty
+    remove_column :posts, :slug
+
+### case an exception in a text is none
+### expect refusal remove-column 1
+    say "# unstuck:allow remove-column text"; remove_column :posts, :slug
+
+### case a model with ignored columns in an abstract class
+### model class ApplicationRecord < ActiveRecord::Base\n self.abstract_class = true\n self.ignored_columns = [:slug]\nend
+### model class Post < ApplicationRecord\nend
+### class restart
+    remove_column :posts, :slug
+
+### case a model of a library
+### model class Spree::Post < Spree::Base\n self.table_name = 'posts'\nend
+### expect refusal remove-column 1
+    remove_column :posts, :slug
+
+### case ignore_column
+### model class Post < ApplicationRecord\n include IgnorableColumns\n ignore_column :slug, remove_with: '16.1', remove_after: '2023-06-22'\nend
+### class restart
+    remove_column :posts, :slug

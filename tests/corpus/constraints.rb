@@ -1,0 +1,99 @@
+### case a foreign key that checks all rows
+### expect refusal foreign-key-validates 1
+### class breaks
+    add_foreign_key :posts, :users, column: :author_id
+
+### case a foreign key that waits
+### expect note new-constraint 1
+    add_foreign_key :posts, :users, column: :author_id, validate: false
+
+### case a foreign key is validated
+### class unnoticed
+    validate_foreign_key :posts, :users
+
+### case a foreign key is validated where it is added
+### expect note new-constraint 1
+### expect warning validate-in-transaction 2
+    add_foreign_key :posts, :users, column: :author_id, validate: false
+    validate_foreign_key :posts, :users
+
+### case a foreign key is validated without a transaction
+### expect note new-constraint 4
+class AddKey < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def change
+    add_foreign_key :posts, :users, column: :author_id, validate: false
+    validate_foreign_key :posts, :users
+  end
+end
+
+### case a foreign key on MySQL
+### engine mysql 8.0.36
+### expect warning foreign-key-validates 1
+    add_foreign_key :posts, :users, column: :author_id
+
+### case a foreign key on SQLite
+### engine sqlite
+### expect note new-constraint 1
+    add_foreign_key :posts, :users, column: :author_id
+
+### case a foreign key of a table of unknown standing
+### expect warning foreign-key-validates 1
+    add_foreign_key :gadgets, :users
+
+### case a foreign key is removed
+### class restart
+    remove_foreign_key :comments, :posts
+
+### case a check
+### expect refusal check-validates 1
+    add_check_constraint :posts, "price > 0", name: "price_check"
+
+### case a check that waits
+### expect note new-constraint 1
+### class breaks
+    add_check_constraint :posts, "price > 0", name: "price_check", validate: false
+
+### case a check is validated
+### class unnoticed
+    validate_check_constraint :posts, name: "price_check"
+
+### case a check on MySQL
+### engine mysql 8.0.36
+### expect warning check-validates 1
+    add_check_constraint :posts, "price > 0", name: "price_check"
+
+### case a check of a new table
+    create_table :gadgets do |t|
+      t.integer :size
+      t.check_constraint "size > 0"
+    end
+    add_check_constraint :gadgets, "size < 9"
+
+### case a check in the block of a table
+### expect refusal check-validates 2
+    change_table :posts do |t|
+      t.check_constraint "price > 0", name: "price_check"
+    end
+
+### case a unique constraint
+### expect refusal unique-constraint 1
+    add_unique_constraint :tags, :name
+
+### case a unique constraint by an index
+### expect note new-constraint 1
+    add_unique_constraint :tags, using_index: "index_tags_on_name"
+
+### case an exclusion constraint
+### expect refusal exclusion-constraint 1
+    add_exclusion_constraint :posts, "price WITH =, published_at WITH &&", using: :gist
+
+### case constraints are removed
+### class restart
+    remove_check_constraint :posts, name: "price_check"
+    remove_unique_constraint :tags, :name
+    remove_exclusion_constraint :posts, name: "x"
+
+### case a vouched check
+### expect note check-validates 1
+    safety_assured { add_check_constraint :posts, "price > 0", name: "price_check" }

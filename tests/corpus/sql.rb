@@ -1,0 +1,321 @@
+### case a column is dropped by SQL
+### expect refusal remove-column 1
+### class breaks
+    execute "ALTER TABLE posts DROP COLUMN slug"
+
+### case a column is dropped by SQL, with quotes and a schema
+### expect refusal remove-column 1
+    execute 'ALTER TABLE ONLY "public"."posts" DROP COLUMN IF EXISTS "slug" CASCADE'
+
+### case an ignored column is dropped by SQL
+### class restart
+    execute "ALTER TABLE posts DROP COLUMN legacy"
+
+### case several statements
+### expect refusal drop-table 1
+### expect refusal remove-column 1
+    execute "ALTER TABLE posts DROP COLUMN slug; DROP TABLE IF EXISTS comments;"
+
+### case a heredoc
+### expect refusal rename-column 3
+class RenameSlug < ActiveRecord::Migration[7.1]
+  def up
+    execute <<~SQL
+      -- the marketing people want it
+      ALTER TABLE posts
+        RENAME COLUMN slug TO permalink;
+    SQL
+  end
+
+  def down
+    execute "ALTER TABLE posts RENAME COLUMN permalink TO slug"
+  end
+end
+
+### case a heredoc of old Rails
+### expect refusal rename-table 3
+class RenamePosts < ActiveRecord::Migration
+  def self.up
+    execute <<-SQL.strip_heredoc
+      ALTER TABLE posts RENAME TO articles
+    SQL
+  end
+end
+
+### case squish
+### expect refusal not-null 1
+    execute(<<~SQL.squish)
+      ALTER TABLE posts
+      ALTER COLUMN slug SET NOT NULL
+    SQL
+
+### case what is put into the text is dynamic
+### expect note dynamic 1
+### class breaks
+    execute "ALTER TABLE #{table_for(:posts)} DROP COLUMN slug"
+
+### case what is put into the text is written in the file
+### expect refusal remove-column 6
+class DropSlug < ActiveRecord::Migration[7.1]
+  TABLE = "posts"
+  COLUMN = :slug
+
+  def up
+    execute "ALTER TABLE #{TABLE} DROP COLUMN #{COLUMN}"
+  end
+end
+
+### case the text is in a variable
+### expect refusal drop-table 2
+    sql = "DROP TABLE comments"
+    execute(sql)
+
+### case the connection is asked
+### expect refusal drop-table 1
+    connection.execute("DROP TABLE comments")
+
+### case the connection of Active Record
+### expect refusal drop-table 1
+    ActiveRecord::Base.connection.execute("DROP TABLE comments")
+
+### case the connection in a variable
+### expect refusal drop-table 2
+    conn = ApplicationRecord.connection
+    conn.execute("DROP TABLE comments")
+
+### case an index that blocks by SQL
+### expect refusal index-blocks 1
+    execute "CREATE INDEX posts_slug ON posts USING btree (slug)"
+
+### case an index by SQL as it should be
+### class unnoticed
+class AddIndex < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    execute "CREATE INDEX CONCURRENTLY IF NOT EXISTS posts_slug ON posts (slug) WHERE status = 1"
+  end
+end
+
+### case concurrently by SQL inside of the transaction
+### expect refusal concurrent-in-transaction 1
+    execute "CREATE INDEX CONCURRENTLY posts_slug ON posts (slug)"
+
+### case an index is dropped by SQL
+### expect warning index-removal-blocks 1
+### class restart
+    execute "DROP INDEX IF EXISTS posts_slug"
+
+### case an index is dropped by SQL concurrently inside of the transaction
+### expect refusal concurrent-in-transaction 1
+    execute "DROP INDEX CONCURRENTLY IF EXISTS posts_slug"
+
+### case a foreign key by SQL
+### expect refusal foreign-key-validates 1
+    execute "ALTER TABLE posts ADD CONSTRAINT fk FOREIGN KEY (author_id) REFERENCES users (id)"
+
+### case a foreign key by SQL that waits
+### expect note new-constraint 1
+    execute "ALTER TABLE posts ADD CONSTRAINT fk FOREIGN KEY (author_id) REFERENCES users (id) NOT VALID"
+
+### case a check by SQL
+### expect refusal check-validates 1
+    execute "ALTER TABLE posts ADD CONSTRAINT c CHECK (price > 0)"
+
+### case a check by SQL that waits
+### expect note new-constraint 1
+    execute "ALTER TABLE posts ADD CONSTRAINT c CHECK (price > 0) NOT VALID"
+
+### case validated by SQL
+### class unnoticed
+    execute "ALTER TABLE posts VALIDATE CONSTRAINT c"
+
+### case unique by SQL
+### expect refusal unique-constraint 1
+    execute "ALTER TABLE tags ADD CONSTRAINT u UNIQUE (name)"
+
+### case unique by SQL with an index
+### expect note new-constraint 1
+    execute "ALTER TABLE tags ADD CONSTRAINT u UNIQUE USING INDEX tags_name"
+
+### case a primary key by SQL
+### expect refusal unique-constraint 1
+    execute "ALTER TABLE posts_tags ADD PRIMARY KEY (post_id, tag_id)"
+
+### case a column by SQL
+### class restart
+    execute "ALTER TABLE posts ADD COLUMN subtitle text"
+
+### case a column by SQL that must not be null
+### expect refusal not-null-column 1
+    execute "ALTER TABLE posts ADD COLUMN tenant_id bigint NOT NULL"
+
+### case a column by SQL with a default
+    execute "ALTER TABLE posts ADD COLUMN pinned boolean NOT NULL DEFAULT false"
+
+### case a column by SQL with a random default
+### expect refusal default-rewrites 1
+    execute "ALTER TABLE posts ADD COLUMN token uuid DEFAULT gen_random_uuid()"
+
+### case a column by SQL that counts
+### expect refusal auto-increment-column 1
+    execute "ALTER TABLE posts ADD COLUMN number serial"
+
+### case an identity by SQL
+### expect refusal auto-increment-column 1
+    execute "ALTER TABLE posts ADD COLUMN number bigint GENERATED BY DEFAULT AS IDENTITY"
+
+### case a stored column by SQL
+### expect refusal stored-column 1
+    execute "ALTER TABLE posts ADD COLUMN low text GENERATED ALWAYS AS (lower(slug)) STORED"
+
+### case a default by SQL
+### expect warning change-default 1
+    execute "ALTER TABLE posts ALTER COLUMN status SET DEFAULT 3"
+
+### case no default by SQL
+### expect warning change-default 1
+    execute "ALTER TABLE posts ALTER status DROP DEFAULT"
+
+### case null allowed by SQL
+### expect note null-allowed 1
+    execute "ALTER TABLE posts ALTER COLUMN title DROP NOT NULL"
+
+### case a table by SQL
+### class restart
+    execute <<~SQL
+      CREATE TABLE gadgets (
+        id bigserial PRIMARY KEY,
+        name varchar(40) NOT NULL,
+        made timestamptz NOT NULL DEFAULT now()
+      );
+      CREATE INDEX gadgets_name ON gadgets (name);
+    SQL
+
+### case MySQL's modify
+### engine mysql 8.0.36
+### expect refusal change-type 1
+    execute "ALTER TABLE `posts` MODIFY COLUMN `views_count` bigint"
+
+### case MySQL's change
+### engine mysql 8.0.36
+### expect refusal change-type 1
+### expect refusal rename-column 1
+    execute "ALTER TABLE posts CHANGE COLUMN views_count views bigint"
+
+### case MySQL's rename
+### engine mysql 8.0.36
+### expect refusal rename-table 1
+    execute "RENAME TABLE posts TO articles"
+
+### case TRUNCATE
+### expect warning truncate 1
+    execute "TRUNCATE TABLE comments"
+
+### case TRUNCATE CASCADE
+### expect refusal truncate 1
+    execute "TRUNCATE comments RESTART IDENTITY CASCADE"
+
+### case a database is dropped
+### expect refusal drop-database 1
+    execute "DROP DATABASE IF EXISTS production"
+
+### case VACUUM FULL
+### expect refusal rewrite 1
+    execute "VACUUM FULL posts"
+
+### case CLUSTER
+### expect refusal rewrite 1
+    execute "CLUSTER posts USING posts_slug"
+
+### case REINDEX
+### expect refusal rewrite 1
+    execute "REINDEX TABLE posts"
+
+### case REINDEX CONCURRENTLY in a transaction
+### expect refusal concurrent-in-transaction 1
+    execute "REINDEX INDEX CONCURRENTLY posts_slug"
+
+### case what nobody notices
+### class unnoticed
+    execute "ANALYZE posts"
+    execute "COMMENT ON COLUMN posts.slug IS 'drop table posts'"
+    execute "SET LOCAL statement_timeout = '5s'"
+    execute "SELECT setval('posts_id_seq', 100)"
+
+### case a transaction of its own
+### expect warning own-transaction 1
+### expect warning own-transaction 1
+    execute "BEGIN; UPDATE posts SET status = 1 WHERE id = 5; COMMIT"
+
+### case an enum value on PostgreSQL 11
+### engine postgresql 11.22
+### expect refusal enum-value-in-transaction 1
+    execute "ALTER TYPE mood ADD VALUE 'glad'"
+
+### case an enum value on PostgreSQL 15
+### engine postgresql 15.4
+### class restart
+    execute "ALTER TYPE mood ADD VALUE IF NOT EXISTS 'glad' AFTER 'happy'"
+
+### case an enum value without a transaction
+### engine postgresql 11.22
+class AddMood < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    execute "ALTER TYPE mood ADD VALUE 'glad'"
+  end
+end
+
+### case a type is dropped
+### expect warning drop-object 1
+    execute "DROP TYPE IF EXISTS mood"
+
+### case a view is dropped
+### expect warning drop-object 1
+    execute "DROP VIEW reports"
+
+### case a function with a body of many statements
+### class restart
+    execute <<~SQL
+      CREATE OR REPLACE FUNCTION touch() RETURNS trigger AS $$
+      BEGIN
+        DELETE FROM posts; DROP TABLE posts;
+        RETURN NEW;
+      END;
+      $$ LANGUAGE plpgsql;
+      CREATE TRIGGER t BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION touch();
+    SQL
+
+### case a trigger is dropped
+### expect warning drop-object 1
+    execute "DROP TRIGGER IF EXISTS t ON posts"
+
+### case a block of procedural SQL
+### expect note dynamic 1
+    execute "DO $$ BEGIN DROP TABLE posts; END $$"
+
+### case SQL that nobody can parse
+### expect note dynamic 1
+    execute "ALTER TABLE posts FROBNICATE slug NOW"
+
+### case SQL that cannot be taken apart
+### expect note dynamic 1
+    execute "DROP TABLE posts WHERE 'a"
+
+### case an update of all rows
+### expect note backfill-at-once 1
+### class restart
+    execute "UPDATE posts SET status = 1"
+
+### case an update after a change in the same transaction
+### expect warning backfill-in-transaction 2
+    add_column :posts, :rank, :integer
+    execute "UPDATE posts SET rank = id WHERE rank IS NULL"
+
+### case a domain
+### expect warning check-validates 1
+    execute "ALTER DOMAIN email ADD CONSTRAINT c CHECK (value LIKE '%@%')"
+
+### case a schema is renamed by SQL
+### expect refusal rename-schema 1
+    execute "ALTER SCHEMA audit RENAME TO audits"

@@ -1,0 +1,99 @@
+### case integer to bigint
+### expect refusal change-type 1
+### class breaks
+    change_column :posts, :views_count, :bigint
+
+### case a longer string
+### class restart
+    change_column :posts, :title, :string, limit: 200
+
+### case a shorter string
+### expect refusal change-type 1
+    change_column :posts, :title, :string, limit: 50
+
+### case a string without a limit
+### class restart
+    change_column :posts, :title, :string
+
+### case string to text
+### class restart
+    change_column :posts, :slug, :text
+
+### case text to string with a limit
+### expect refusal change-type 1
+    change_column :posts, :body, :string, limit: 255
+
+### case an enum's column becomes a string
+### expect refusal change-type 1
+### says enum
+    change_column :posts, :status, :string
+
+### case string to integer with a cast
+### expect refusal change-type 1
+    change_column :posts, :slug, :integer, using: "slug::integer"
+
+### case a type and a default
+### expect refusal change-type 1
+### expect warning change-default 1
+    change_column :posts, :views_count, :bigint, default: 0
+
+### case a type and not null
+### expect refusal change-type 1
+### expect refusal not-null 1
+    change_column :posts, :views_count, :bigint, null: false
+
+### case the same type, not null
+### expect refusal not-null 1
+    change_column :posts, :slug, :string, null: false
+
+### case an unknown column of an unknown table
+### expect warning change-type 1
+    change_column :gadgets, :size, :bigint
+
+### case in the block of a table
+### expect refusal change-type 2
+    change_table :posts do |t|
+      t.change :views_count, :bigint
+    end
+
+### case string to text on MySQL
+### engine mysql 8.0.36
+### expect refusal change-type 1
+    change_column :posts, :title, :text
+
+### case a string stays below 256 bytes on MySQL
+### engine mysql 8.0.36
+### schema ActiveRecord::Schema.define do\n create_table "posts" do |t|\n t.string "title", limit: 20\n end\nend
+    change_column :posts, :title, :string, limit: 60
+
+### case a string grows beyond 255 bytes on MySQL
+### engine mysql 8.0.36
+### schema ActiveRecord::Schema.define do\n create_table "posts" do |t|\n t.string "title", limit: 20\n end\nend
+### expect refusal change-type 1
+    change_column :posts, :title, :string, limit: 255
+
+### case datetime to timestamptz
+### expect refusal change-type 1
+    change_column :posts, :published_at, :timestamptz
+
+### case a column of a new table
+    create_table :gadgets do |t|
+      t.integer :size
+    end
+    change_column :gadgets, :size, :bigint
+
+### case a type by SQL
+### expect refusal change-type 1
+    execute "ALTER TABLE posts ALTER COLUMN views_count TYPE bigint"
+
+### case a type by SQL with USING
+### expect refusal change-type 1
+    execute "ALTER TABLE posts ALTER COLUMN slug SET DATA TYPE integer USING slug::integer"
+
+### case varchar to text by SQL
+    execute 'ALTER TABLE "posts" ALTER COLUMN "slug" TYPE text'
+
+### case on SQLite it is a warning
+### engine sqlite
+### expect warning change-type 1
+    change_column :posts, :views_count, :string
