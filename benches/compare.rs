@@ -151,7 +151,9 @@ fn push(root: &Path) -> Row {
     let mut import = git(&["fast-import", "--quiet"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stream = import.stdin.take().unwrap();
     let commit = "commit refs/heads/main\ncommitter A <a@example.com> 0 +0000\ndata 0\n";
-    writeln!(stream, "blob\nmark :1\ndata 1\nx\n{commit}").unwrap();
+    let procfile = "release: bin/rails db:migrate";
+    writeln!(stream, "blob\nmark :1\ndata 1\n#\nblob\nmark :2\ndata {}\n{procfile}\n{commit}", procfile.len()).unwrap();
+    writeln!(stream, "M 100644 :2 Procfile").unwrap();
     for n in 0..98_000 {
         writeln!(stream, "M 100644 :1 app/{}/{}/{n}.rb", n / 2_000, n / 50).unwrap();
     }

@@ -257,6 +257,20 @@ Examples:
   unstuck forget --force      although a restart is owed: restart by hand, then
   unstuck forget --all-apps   in a copy of another app's database")]
     Forget(Forget),
+    /// Put the pre-push hook where this repository's git looks for it, or take it out again
+    ///
+    /// A hook that is there already is kept and runs first, with the same arguments and the same lines from git; `uninstall` brings it
+    /// back as it was. Where lefthook, overcommit or pre-commit write the hooks, the lines for their configuration are printed
+    /// instead. `hook.missing` in .unstuck.yml says whether a push passes once this program has vanished (default: pass).
+    #[command(after_help = "\
+Examples:
+  unstuck hook install
+  unstuck hook install -C apps/shop   where the Rails root is not the top of the repository
+  unstuck hook uninstall")]
+    Hook {
+        #[command(subcommand)]
+        what: Hook,
+    },
     /// What the pre-push hook would say, by hand and in CI
     ///
     /// The migrations of two commits are compared as if the first were deployed and the second pushed. RANGE is written as for git:
@@ -348,6 +362,14 @@ pub struct Man {
     /// Write all pages into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Hook {
+    /// Put the hook in its place, beside one that is there already
+    Install,
+    /// Take the hook out, and bring back the one that was there before
+    Uninstall,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

@@ -460,6 +460,17 @@ impl Settings {
         Source { env: &self.env, file: &self.file }.exec(flags)
     }
 
+    /// The databases of another environment, as the files describe it; none where only Ruby or the machine itself could tell.
+    pub fn databases_of(&self, rails_env: &str) -> Option<Vec<rails::Database>> {
+        let mut env = self.env.clone();
+        env.retain(|name, _| !name.ends_with("DATABASE_URL"));
+        env.insert("RAILS_ENV".to_owned(), rails_env.to_owned());
+        match adapters::rails::databases_without_ruby(&self.root, &env, &self.overrides) {
+            Ok(rails::Resolved::Databases(databases)) => Some(databases),
+            _ => None,
+        }
+    }
+
     /// Whether a push to this remote deploys an app: its address says so, or `hook.remotes` names it.
     pub fn deploys_to(&self, remote: &str, url: &str) -> Result<bool> {
         let hosts = git::GitHosts::new(&self.host()?, self.env.get("HEROKU_GIT_HOST").map(String::as_str));

@@ -24,6 +24,7 @@ pub mod error;
 pub mod findings;
 pub mod follow;
 pub mod guard;
+pub mod hook;
 pub mod locks;
 pub mod logs;
 pub mod migrations;
@@ -91,6 +92,7 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
         Command::Exec(exec) => commands::exec(&load(&How::default(), &[])?, exec, reporter),
         Command::Releases(releases) => commands::releases(&load(&How::default(), &[])?, releases, reporter),
         Command::Rollback(rollback) => commands::rollback(&load(&How::default(), &[])?, rollback, reporter),
+        Command::Hook { what } => commands::hook(&load(&How::default(), &[])?, *what, reporter),
         Command::Config => commands::config(&load(&How::default(), &[])?, reporter),
         Command::Completions { shell } => Ok(commands::completions(*shell)),
         Command::Forget(forget) => commands::forget(&load(&How::default(), &[])?, forget, reporter),

@@ -7,8 +7,44 @@ mod push;
 #[path = "support/secrets.rs"]
 mod secrets;
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
 use push::Scene;
 use serde_json::Value;
+
+impl Scene {
+    /// With the hook in its place.
+    fn with_hook(format: &str) -> Self {
+        let scene = Self::new(format);
+        let hook = scene.app().join(".git/hooks/pre-push");
+        fs::create_dir_all(hook.parent().unwrap()).unwrap();
+        fs::write(&hook, format!("#!/bin/sh\nexec {} pre-push \"$@\"\n", env!("CARGO_BIN_EXE_unstuck"))).unwrap();
+        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+        scene
+    }
+
+    /// The hook without git, with these lines on its standard input.
+    fn hook(&self, remote: &str, url: &str, lines: &[u8]) -> Output {
+        self.run_hook(&self.app(), &["pre-push", remote, url], lines)
+    }
+
+    fn hook_in(&self, dir: &Path, lines: &[u8]) -> Output {
+        self.run_hook(dir, &["pre-push", "production", "../remote"], lines)
+    }
+
+    fn run_hook(&self, dir: &Path, arguments: &[&str], lines: &[u8]) -> Output {
+        let input = self.dir.path().join("lines");
+        fs::write(&input, lines).unwrap();
+        let mut hook = self.command(dir, env!("CARGO_BIN_EXE_unstuck"));
+        hook.arg("--json").args(arguments).stdin(Stdio::from(fs::File::open(input).unwrap()));
+        let output = hook.output().unwrap();
+        secrets::keep(&output);
+        output
+    }
+}
 
 #[test]
 fn a_push_is_told_and_refused_where_it_would_hurt() {
@@ -23,11 +59,14 @@ fn a_repository_of_long_ids_is_read_as_any_other() {
 fn told_and_refused(format: &str) {
     let scene = Scene::with_hook(format);
     scene.migration("1_one.rb", "one");
-    scene.write("db/animals_migrate/2_two.rb", "two");
+    scene.write("db/animals_migrate/2_two.rb", "# two");
     let first = scene.commit();
     let said = scene.git(&["push", "production", "main"]);
     assert!(said.contains("this push will run 2 migrations:"), "{said}");
-    assert!(said.contains("  2 Two  db/animals_migrate/2_two.rb\n  1 One  db/migrate/1_one.rb\n"), "{said}");
+    assert!(
+        said.contains("  2 Two  db/animals_migrate/2_two.rb  (no process can notice)\n  1 One  db/migrate/1_one.rb  ("),
+        "{said}"
+    );
 
     scene.migration("3_three.rb", "three");
     scene.commit();
@@ -94,4 +133,139 @@ fn ten_thousand_references_are_read() {
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["pending"][0]["path"], "db/migrate/1_one.rb");
     assert_eq!(document["refused"], false);
+}
+
+#[test]
+fn whatever_is_pushed_to_the_branch_is_what_is_looked_at() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "");
+    scene.commit();
+    scene.git(&["tag", "-a", "v1", "-m", "x"]);
+    scene.git(&["branch", "topic"]);
+    for source in ["HEAD", "topic", "v1", "v1^{commit}"] {
+        let said = scene.git(&["push", "--dry-run", "production", &format!("{source}:refs/heads/main")]);
+        assert!(said.contains("this push will run 1 migration:"), "{source}: {said}");
+        assert!(said.contains("nothing is known to be deployed there"), "{source}: {said}");
+    }
+    // Two at once, of which one deploys; and a branch that is deleted.
+    let said = scene.git(&["push", "production", "topic:topic", "topic:main"]);
+    assert!(said.contains("this push will run 1 migration:"), "{said}");
+    scene.git(&["push", "production", ":topic"]);
+}
+
+#[test]
+fn a_split_folder_is_a_rails_root_by_itself() {
+    let scene = Scene::with_hook("sha1");
+    scene.write("shop/db/migrate/1_one.rb", "");
+    scene.write("shop/Procfile", "release: unstuck migrate\n");
+    scene.commit();
+    let tree = scene.git(&["rev-parse", "HEAD:shop"]);
+    let split = scene.git(&["commit-tree", "-m", "split", tree.trim()]);
+    let line = format!("HEAD {} refs/heads/main {}\n", split.trim(), "0".repeat(40));
+    let config = scene.app().join(".unstuck.yml");
+    let arguments = ["-C", "shop", "--config", config.to_str().unwrap(), "pre-push", "production", "../remote"];
+    let output = scene.run_hook(&scene.app(), &arguments, line.as_bytes());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["pending"][0]["path"], "db/migrate/1_one.rb");
+    assert_eq!(document["findings"], serde_json::json!([]));
+}
+
+#[test]
+fn a_new_branch_is_compared_with_what_was_last_seen() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "");
+    scene.commit();
+    scene.git(&["push", "production", "main:master"]);
+    scene.migration("2_two.rb", "");
+    scene.commit();
+    let said = scene.git(&["push", "production", "main"]);
+    assert!(said.contains("compared with refs/remotes/production/master"), "{said}");
+    assert!(said.contains("this push will run 1 migration:") && said.contains("2 Two"), "{said}");
+}
+
+#[test]
+fn a_push_that_takes_commits_back_is_warned_of() {
+    let scene = Scene::with_hook("sha1");
+    scene.commit();
+    scene.git(&["push", "production", "main"]);
+    scene.git(&["commit", "-q", "--amend", "--allow-empty", "-m", "other"]);
+    scene.migration("1_one.rb", "");
+    scene.commit();
+    let said = scene.git(&["push", "--force", "production", "main"]);
+    assert!(said.contains("is not part of what is pushed") && said.contains("(rewind)"), "{said}");
+}
+
+#[test]
+fn what_is_not_here_is_said_and_never_fetched() {
+    let scene = Scene::with_hook("sha1");
+    scene.git(&["config", "uploadpack.allowFilter", "true"]);
+    scene.migration("1_one.rb", "one");
+    scene.commit();
+    scene.migration("2_two.rb", "two");
+    scene.commit();
+    let line = format!(
+        "refs/heads/main {} refs/heads/main {}\n",
+        scene.git(&["rev-parse", "HEAD"]).trim(),
+        scene.git(&["rev-parse", "HEAD~"]).trim()
+    );
+    let source = format!("file://{}", scene.app().display());
+    for (option, said) in [
+        ("--depth=1", "git fetch --unshallow production main"),
+        ("--filter=tree:0", "of a partial clone, git fetches it for: git diff --stat"),
+    ] {
+        let clone = scene.dir.path().join("clone");
+        scene.git(&["clone", "-q", "--no-checkout", option, &source, clone.to_str().unwrap()]);
+        fs::write(clone.join(".unstuck.yml"), "hook:\n  remotes: [production]\n").unwrap();
+        let output = scene.hook_in(&clone, line.as_bytes());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.contains(said), "{option}: {text}");
+        fs::remove_dir_all(clone).unwrap();
+    }
+}
+
+#[test]
+fn who_runs_what_is_pending_is_told() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "");
+    for (procfile, release, code, said) in [
+        ("release: unstuck migrate", "", 0, "a restart follows, and is proved"),
+        ("release: bin/rails db:migrate", "", 0, "the new release restarts the dynos if it succeeds"),
+        ("release: bin/release", "bundle exec rake db:migrate", 0, "`bin/release` in the Procfile runs them"),
+        ("release: bin/release", "bundle exec rake deploy", 0, "cannot tell whether this release line"),
+        ("release: echo hello", "", 8, "the release line does not run the pending migrations"),
+        ("web: bin/rails server", "", 8, "no release line runs the pending migrations"),
+    ] {
+        scene.write("Procfile", procfile);
+        scene.write("bin/release", release);
+        let commit = scene.commit();
+        let line = format!("refs/heads/main {commit} refs/heads/main {}\n", "0".repeat(40));
+        let output = scene.hook("production", "../remote", line.as_bytes());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[test]
+fn a_schema_file_goes_with_its_migrations() {
+    let scene = Scene::with_hook("sha1");
+    let schema = |version: u32| format!("ActiveRecord::Schema[7.1].define(version: {version}) do\nend\n");
+    scene.migration("1_one.rb", "");
+    scene.write("db/schema.rb", &schema(1));
+    scene.write("db/animals_migrate/5_five.rb", "");
+    scene.write("db/animals_structure.sql", "INSERT INTO \"schema_migrations\" (version) VALUES\n('5');\n");
+    scene.commit();
+    scene.git(&["push", "production", "main"]);
+    for (file, text, said) in [
+        ("db/migrate/2_two.rb", String::new(), "db/schema.rb:1:43 the schema file ends at 1, the migrations at 2"),
+        ("db/schema.rb", schema(7), "db/schema.rb:1:43 the schema file is at 7, but the newest migration is 2"),
+        ("db/animals_migrate/6_six.rb", String::new(), "db/animals_structure.sql:2:3 the schema file ends at 5"),
+    ] {
+        scene.write(file, &text);
+        scene.commit();
+        let push = scene.try_git(&["push", "production", "main"]);
+        let text = String::from_utf8(push.stderr).unwrap();
+        assert!(!push.status.success() && text.contains(said), "{text}");
+    }
 }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod flock;
 pub mod git;
 pub mod heroku;
+pub mod hooks;
 pub mod ledger;
 pub mod mysql;
 pub mod parent;

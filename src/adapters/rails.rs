@@ -23,6 +23,13 @@ pub fn databases(root: &Path, env: &BTreeMap<String, String>, overrides: &Overri
     resolve(&sources, || ruby::render(&root, DATABASE_YML, &environment(env), env))
 }
 
+/// The same, where it can be told without running the application's Ruby.
+pub fn databases_without_ruby(root: &Path, env: &BTreeMap<String, String>, overrides: &Overrides) -> Result<Resolved> {
+    let file = read(root, DATABASE_YML)?;
+    let sources = Sources { root, file: file.as_deref(), rails: version(root)?, env, overrides };
+    resolve(&sources, || Err(Error::new(Kind::Input, format!("{DATABASE_YML}: only Ruby can tell"))))
+}
+
 /// The migrations under these paths, by version, checked as Rails checks them.
 pub fn migrations(root: &Path, paths: &[String]) -> Result<Migrations> {
     let migrations = Migrations::of(files::list(root, paths)?)?;

@@ -257,3 +257,39 @@ pub fn migrations(repository: &Repository, root: &Tree, folders: &[PathBuf]) -> 
     }
     Ok(found)
 }
+
+/// The Ruby files below a folder, at any depth, with their contents; none where there is no such folder.
+pub fn ruby_below(repository: &Repository, root: &Tree, folder: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, git2::Error> {
+    let mut files = Vec::new();
+    if let Some(tree) = below(repository, root, folder)? {
+        collect_ruby(repository, &tree, folder, &mut files)?;
+    }
+    Ok(files)
+}
+
+fn collect_ruby(
+    repository: &Repository,
+    tree: &Tree,
+    path: &Path,
+    files: &mut Vec<(PathBuf, Vec<u8>)>,
+) -> Result<(), git2::Error> {
+    for entry in tree {
+        let name = entry.name_bytes();
+        let path = path.join(OsStr::from_bytes(name));
+        match entry.kind() {
+            Some(ObjectType::Tree) => collect_ruby(repository, &repository.find_tree(entry.id())?, &path, files)?,
+            Some(ObjectType::Blob) if name.ends_with(b".rb") => {
+                files.push((path, repository.find_blob(entry.id())?.content().to_owned()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The names of the folders in a folder.
+pub fn folders_in(repository: &Repository, root: &Tree, folder: &Path) -> Result<Vec<PathBuf>, git2::Error> {
+    let Some(tree) = below(repository, root, folder)? else { return Ok(Vec::new()) };
+    let folders = tree.iter().filter(|entry| entry.kind() == Some(ObjectType::Tree));
+    Ok(folders.map(|entry| folder.join(OsStr::from_bytes(entry.name_bytes()))).collect())
+}

@@ -9,8 +9,10 @@ use crate::config::{Allow, Settings, Together};
 use crate::error::{Error, Kind, Result};
 use crate::findings::{Finding, Place, Severity};
 use crate::push::{Pending, Plan};
+use crate::rails::Engine;
 use crate::release::{self, Line, Migrates};
 use crate::review::{Review, Reviewed};
+use crate::ruby::{self, Deployed, Reading, Source};
 use crate::schema::{self, Stamp};
 
 /// Compares two commits. The places of findings are named from the top of the repository. `deployed` is none where nothing is deployed yet.
@@ -59,6 +61,15 @@ fn between(
     if !pending.is_empty() && settings.hook.together.value == Together::Separate {
         findings.extend(before.as_ref().and_then(|before| together(before, &now)));
     }
+    let texts = texts(repository, &pending)?;
+    let deployed = Known { repository, root: before.as_ref(), settings };
+    let readings = read(&pending, &texts, &deployed)?;
+    for ((pending, text), reading) in pending.iter().zip(&texts).zip(readings) {
+        allow_in_code(&mut findings, &pending.migration.path, text);
+        findings.extend(reading.findings);
+        let (what, class) = (reading.what, Some(reading.class.name()));
+        review.pending.push(Reviewed { migration: pending.migration.clone(), what, class });
+    }
     let_through(&mut findings, &settings.hook.allow);
     for place in findings.iter_mut().filter_map(|finding| finding.place.as_mut()) {
         place.path = prefix.join(&place.path);
@@ -69,12 +80,84 @@ fn between(
         let_through(&mut found, &settings.hook.allow);
         findings.append(&mut found);
     }
-    for Pending { migration, .. } in pending {
-        review.pending.push(Reviewed { migration, what: Vec::new(), class: None });
-    }
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     review.findings = findings;
     Ok(review)
+}
+
+fn texts(repository: &Repository, pending: &[Pending]) -> Result<Vec<Vec<u8>>, git2::Error> {
+    pending.iter().map(|pending| repository.find_blob(pending.content).map(|blob| blob.content().to_owned())).collect()
+}
+
+/// Reads what is pending against what runs: database by database, since each has its own schema.
+fn read(pending: &[Pending], texts: &[Vec<u8>], known: &Known) -> Result<Vec<Reading>, git2::Error> {
+    let sources: Vec<Source> =
+        pending.iter().zip(texts).map(|(pending, text)| Source { path: &pending.migration.path, text }).collect();
+    let folder = |source: &Source| database_folder(source.path);
+    let mut readings = Vec::new();
+    for sources in sources.chunk_by(|a, b| folder(a) == folder(b)) {
+        let deployed = known.deployed(&folder(&sources[0]))?;
+        readings.extend(ruby::read_all(sources, &deployed));
+    }
+    Ok(readings)
+}
+
+/// `db/migrate` of `db/migrate/2013/1_one.rb`.
+fn database_folder(path: &Path) -> PathBuf {
+    path.components().take(2).collect()
+}
+
+/// The deployed commit, as far as a migration has to be judged against it.
+struct Known<'a> {
+    repository: &'a Repository,
+    root: Option<&'a Tree<'a>>,
+    settings: &'a Settings,
+}
+
+impl Known<'_> {
+    fn deployed(&self, folder: &Path) -> Result<Deployed, git2::Error> {
+        let Some(root) = self.root else { return Ok(Deployed { engine: self.engine(folder), ..Deployed::default() }) };
+        let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
+        for parts in ["engines", "packs", "packages", "components"] {
+            for part in trees::folders_in(self.repository, root, Path::new(parts))? {
+                models.extend(trees::ruby_below(self.repository, root, &part.join(MODELS))?);
+            }
+        }
+        let mut schema = None;
+        for file in schema::files_of(folder) {
+            if schema.is_none() {
+                schema = trees::content(self.repository, root, &file)?.map(|text| (file, text));
+            }
+        }
+        let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, folder)? } else { Vec::new() };
+        Ok(Deployed { models, schema, migrations, engine: self.engine(folder), server_version: None })
+    }
+
+    /// The engine of the database whose migrations these are, in production, as far as the configuration tells it without a
+    /// connection: what is pushed runs there, whatever runs here.
+    fn engine(&self, folder: &Path) -> Option<Engine> {
+        let databases = self.settings.databases_of("production")?;
+        let ours =
+            databases.iter().find(|database| database.migrations_paths.iter().any(|path| Path::new(path) == folder));
+        ours.or(databases.first()).map(|database| database.engine)
+    }
+}
+
+const MODELS: &str = "app/models";
+
+/// Exceptions that a migration makes in its own text: `# unstuck:allow RULE REASON`. What is found in the text itself was
+/// judged with it already.
+fn allow_in_code(findings: &mut [Finding], path: &Path, text: &[u8]) {
+    let allowances = ruby::allowances(text);
+    let of_file = |finding: &&mut Finding| {
+        finding.severity > Severity::Note && finding.place.as_ref().is_some_and(|place| place.path == path)
+    };
+    for finding in findings.iter_mut().filter(of_file) {
+        if let Some(allowance) = allowances.iter().find(|allowance| allowance.covers(finding.rule, 0)) {
+            finding.severity = Severity::Note;
+            finding.message += &format!(" (allowed: {})", allowance.reason);
+        }
+    }
 }
 
 /// Findings that the configuration excepts weigh nothing any more, and are still said.

@@ -1,9 +1,8 @@
 //! An application in a git repository, and where it is pushed to.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
@@ -27,16 +26,6 @@ impl Scene {
         scene
     }
 
-    /// With the hook in its place.
-    pub fn with_hook(format: &str) -> Self {
-        let scene = Self::new(format);
-        let hook = scene.app().join(".git/hooks/pre-push");
-        fs::create_dir_all(hook.parent().unwrap()).unwrap();
-        fs::write(&hook, format!("#!/bin/sh\nexec {} pre-push \"$@\"\n", env!("CARGO_BIN_EXE_unstuck"))).unwrap();
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-        scene
-    }
-
     pub fn app(&self) -> PathBuf {
         self.dir.path().join("app")
     }
@@ -47,8 +36,9 @@ impl Scene {
         fs::write(path, text).unwrap();
     }
 
+    /// One that does nothing, with a comment in it.
     pub fn migration(&self, file: &str, text: &str) {
-        self.write(&format!("db/migrate/{file}"), text);
+        self.write(&format!("db/migrate/{file}"), &format!("# {text}\n"));
     }
 
     pub fn command(&self, dir: &Path, program: &str) -> Command {
@@ -82,16 +72,5 @@ impl Scene {
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "--allow-empty", "-m", "x"]);
         self.git(&["rev-parse", "HEAD"]).trim().to_owned()
-    }
-
-    /// The hook without git, with these lines on its standard input.
-    pub fn hook(&self, remote: &str, url: &str, lines: &[u8]) -> Output {
-        let input = self.dir.path().join("lines");
-        fs::write(&input, lines).unwrap();
-        let mut hook = self.command(&self.app(), env!("CARGO_BIN_EXE_unstuck"));
-        hook.args(["pre-push", "--json", remote, url]).stdin(Stdio::from(fs::File::open(input).unwrap()));
-        let output = hook.output().unwrap();
-        secrets::keep(&output);
-        output
     }
 }
