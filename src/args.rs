@@ -328,6 +328,19 @@ Examples:
 
 Exit codes: 0 rolled back and proved, 1 the release failed or the API gave no answer, 4 not proved in time, 5 refused.")]
     Rollback(Rollback),
+    /// What would make a migration or its restart fail on the day, each with its remedy; changes nothing
+    ///
+    /// Looks at credentials and their scope, the app, the Procfile's release line, process types, preboot, time-outs, clocks, the
+    /// migration command, `database.yml`, poolers, the databases and their records. What cannot be asked from here is said to be
+    /// unknown. Without network the files are checked all the same. A database is asked in a dyno, or where `DATABASE_URL` is given.
+    #[command(after_help = "\
+Examples:
+  unstuck doctor -a my-app             from a laptop
+  heroku run -a my-app unstuck doctor  with the database
+  unstuck doctor --json | jq '.findings[] | select(.grade != \"pass\")'
+
+Exit codes: 0 nothing failed (warnings may be there), 1 something failed; with --strict also for a warning.")]
+    Doctor(Doctor),
     /// Print completions for a shell
     #[command(after_help = "\
 Examples:
@@ -413,6 +426,13 @@ pub struct Rollback {
     /// Roll back although the old code lacks migrations, or although that cannot be told
     #[arg(short, long)]
     pub force: bool,
+}
+
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct Doctor {
+    /// Exit 1 for a warning, too
+    #[arg(long)]
+    pub strict: bool,
 }
 
 #[derive(Debug, Clone, Default, ClapArgs)]

@@ -1,6 +1,7 @@
 //! The commands: each puts the parts together and returns the exit code.
 
 mod check;
+mod doctor;
 mod exec;
 mod forget;
 mod from_app;
@@ -24,6 +25,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::check::check;
+pub use self::doctor::doctor;
 pub use self::exec::exec;
 pub use self::forget::forget;
 pub use self::hook::hook;
@@ -490,6 +492,11 @@ fn targets(settings: &Settings, reporter: &Reporter) -> Result<Option<Vec<Target
         targets.push(Target { config, port, files, lock_waits, unused, same_as_earlier, direct });
     }
     Ok(Some(targets))
+}
+
+/// Whether the environment leads to the app's own database: in its dynos, or where somebody gave its address.
+fn leads_to_database(settings: &Settings) -> bool {
+    settings.place.dyno().is_some() || settings.env.get("DATABASE_URL").is_some_and(|url| !url.is_empty())
 }
 
 fn same_database(a: &rails::Database, b: &rails::Database) -> bool {

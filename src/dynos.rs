@@ -110,3 +110,12 @@ pub struct Slug {
     /// Process type -> command, `release` among them.
     pub processes: BTreeMap<String, String>,
 }
+
+/// What a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    /// `global`, `read`, `write`, ...
+    pub scope: Vec<String>,
+    /// Seconds until it ends; `None`: never.
+    pub expires_in_s: Option<i64>,
+}

@@ -19,6 +19,7 @@ pub mod change;
 mod commands;
 pub mod config;
 pub mod debt;
+pub mod doctor;
 pub mod dynos;
 pub mod error;
 pub mod findings;
@@ -93,6 +94,7 @@ fn dispatch(args: &Args, reporter: &Reporter) -> Result<u8> {
         Command::Releases(releases) => commands::releases(&load(&How::default(), &[])?, releases, reporter),
         Command::Rollback(rollback) => commands::rollback(&load(&How::default(), &[])?, rollback, reporter),
         Command::Hook { what } => commands::hook(&load(&How::default(), &[])?, *what, reporter),
+        Command::Doctor(doctor) => Ok(commands::doctor(&load(&How::default(), &[])?, doctor, reporter)),
         Command::Config => commands::config(&load(&How::default(), &[])?, reporter),
         Command::Completions { shell } => Ok(commands::completions(*shell)),
         Command::Forget(forget) => commands::forget(&load(&How::default(), &[])?, forget, reporter),

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::args::Color;
 use crate::change::Change;
 use crate::debt::{Restart, Standing, Verdict};
+use crate::doctor::Grade;
 use crate::dynos::{Dyno, DynoList, Release};
 use crate::error::{Error, Kind};
 use crate::migrations::{Migration, Version};
@@ -132,6 +133,23 @@ impl Reporter {
             choice => choice,
         };
         !self.json && choice != anstream::ColorChoice::Never
+    }
+
+    /// What one check of `unstuck doctor` says. Quietly: only what is not well.
+    pub fn finding(&self, grade: Grade, check: &str, message: &str, remedy: Option<&str>) {
+        if self.quiet && grade == Grade::Pass {
+            return;
+        }
+        let (style, word) = match grade {
+            Grade::Pass => (GREEN, "pass"),
+            Grade::Unknown => (DIM, "?   "),
+            Grade::Warn => (YELLOW, "WARN"),
+            Grade::Fail => (RED, "FAIL"),
+        };
+        self.result(&format!("{style}{word}{style:#}  {BOLD}{check:12}{BOLD:#}  {}", clean(message)));
+        if let Some(remedy) = remedy {
+            self.result(&format!("{:20}{DIM}-> {}{DIM:#}", "", clean(remedy)));
+        }
     }
 
     /// The one JSON document.

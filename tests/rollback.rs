@@ -10,12 +10,16 @@ use std::time::Duration;
 
 use scene::Scene;
 use serde_json::{Value, json};
-use unstuck_standin::{Access, Act, Deploy, Fact, Pool, Reply, Rule, Status};
+use unstuck_standin::{Access, Act, Deploy, Entry, Fact, Mode, Options, Pool, Reply, Rule, Status};
 
 /// An application in a git repository with two releases of it, after the stand-in's own: v2 has the first migration, v3 two. The
 /// database holds what `applied` says.
 fn scene(applied: &[u64]) -> Scene {
-    let scene = Scene::new();
+    scene_with(applied, Options::default())
+}
+
+fn scene_with(applied: &[u64], options: Options) -> Scene {
+    let scene = Scene::with(options);
     git(&scene, &["init", "-q", "-b", "main"]);
     scene.migration(1, "create_posts", "true");
     deploy(&scene, Deploy::default());
@@ -159,6 +163,37 @@ fn a_release_command_that_fails_leaves_the_current_release() {
         assert_eq!(ran.json()["outcome"], outcome);
         assert!(ran.err.contains("its release command runs again: unstuck migrate"), "{ran:?}");
     }
+}
+
+#[test]
+fn a_signal_leaves_the_release_to_itself() {
+    let scene = scene(&[1]);
+    let with_command = Deploy { release_command: Some("unstuck migrate".into()), ..Deploy::default() };
+    let v4 = deploy(&scene, with_command);
+    assert!(scene.standin.finish_release(v4, Status::Succeeded));
+    deploy(&scene, Deploy { release_command: Some(String::new()), ..Deploy::default() });
+    let seq = scene.now();
+    let running = scene.start(&["rollback", "v4", "--json"]);
+    let pending = |entry: &Entry| matches!(entry.fact, Fact::Release { status: Status::Pending, .. });
+    scene.standin.wait_for(seq, Duration::from_secs(20), pending).expect("the release begins");
+    running.signal(libc::SIGINT);
+    let ran = running.end().code(130);
+    assert_eq!((&ran.json()["outcome"], &ran.json()["release"]), (&json!("unseen"), &json!(6)));
+    assert!(ran.err.contains("release v6 is still pending, and goes on without us"), "{ran:?}");
+}
+
+#[test]
+fn a_release_that_rolls_is_left_to_do_so() {
+    let mode = Mode::Simulated { boot_delay: Duration::from_millis(200) };
+    let mut scene = scene_with(&[1], Options { mode, ..Options::default() });
+    // What stays is restarted by name after a third of this, and not before.
+    scene.set("UNSTUCK_PROVE_TIMEOUT", "60s");
+    scene.standin.set_rolling(true);
+    let (web, seq) = (scene.ids("web"), scene.now());
+    let report = scene.unstuck(&["rollback", "--json"]).code(0).json();
+    assert_eq!((&report["restart"]["state"], &report["restart"]["requests"]), (&json!("proved"), &json!(0)));
+    assert!(scene.ids("web").iter().all(|id| !web.contains(id)));
+    assert!(!scene.requests(seq).iter().any(|request| request.starts_with("DELETE")));
 }
 
 #[test]

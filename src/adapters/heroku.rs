@@ -1,5 +1,6 @@
 //! Heroku's Platform API for one app, over https.
 
+mod account;
 mod host;
 mod log;
 mod one_off;

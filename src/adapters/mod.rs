@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Env;
-use crate::ports::{LockWaits, Session};
+use crate::ports::{LockWaits, Session, SqlError};
 use crate::rails::{Database, Engine};
 
 pub mod blockers;
@@ -56,4 +56,18 @@ pub fn open(config: Database, env: Env) -> ledger::Ledger {
 pub fn lock_waits(config: Database, env: Env, tag: &str) -> Option<Box<dyn LockWaits>> {
     (config.engine != Engine::Sqlite)
         .then(|| Box::new(blockers::Blockers::new(config, env, tag.to_owned())) as Box<dyn LockWaits>)
+}
+
+/// The time by a server's own clock, in seconds since 1970. `None` where there is no server.
+pub fn server_time(config: &Database, env: &Env) -> Result<Option<i64>, SqlError> {
+    let options = ConnectOptions { connect_timeout: CONNECT_TIMEOUT, application_name: "unstuck".into() };
+    let (mut session, sql): (Box<dyn Session>, _) = match config.engine {
+        Engine::Postgresql => {
+            (Box::new(postgres::connect(config, env, options)?), "select extract(epoch from clock_timestamp())::bigint")
+        }
+        Engine::Mysql => (Box::new(mysql::connect(config, env, options)?), "select unix_timestamp()"),
+        Engine::Sqlite => return Ok(None),
+    };
+    let rows = session.run(sql, CONNECT_TIMEOUT)?;
+    Ok(rows.first().and_then(|rows| rows.get(0, 0)).and_then(|seconds| seconds.parse().ok()))
 }

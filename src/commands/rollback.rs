@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use git2::{ErrorClass, ErrorCode, Repository, Tree};
 use serde_json::{Value, json};
 
-use super::{SystemClock, health, heroku, look, reach, rules, run_id, runner, targets};
+use super::{SystemClock, health, heroku, leads_to_database, look, reach, rules, run_id, runner, targets};
 use crate::act::World;
 use crate::adapters::heroku::Heroku;
 use crate::adapters::signals::Interrupt;
@@ -133,11 +133,6 @@ fn named(heroku: &Heroku, releases: &[Deployed], text: &str) -> Result<Deployed>
         Some(release) => Ok(release.clone()),
         None => heroku.deployed(number).map_err(refused),
     }
-}
-
-/// Whether the environment leads to the app's own database: in its dynos, or where somebody gave its address.
-fn leads_to_database(settings: &Settings) -> bool {
-    settings.place.dyno().is_some() || settings.env.get("DATABASE_URL").is_some_and(|url| !url.is_empty())
 }
 
 /// What the older code would not know, and whether a restart is owed already.
@@ -311,9 +306,12 @@ fn tell_guard(guard: &Guard, reporter: &Reporter) {
     if guard.lacking.is_empty() {
         return;
     }
-    let held =
-        if guard.asked_databases { "the database holds" } else { "newer releases have, so the database may hold," };
-    reporter.warn(&format!("the older code has no file for these migrations, which {held}; they are not reverted:"));
+    reporter.warn(if guard.asked_databases {
+        "the database holds these migrations, and the older code has no file for them; a rollback reverts none of them:"
+    } else {
+        "newer releases have these migrations, so the database is taken to hold them, and the older code has no file for them; \
+         a rollback reverts none of them:"
+    });
     for lacking in &guard.lacking {
         for line in deed(lacking) {
             reporter.warn_item(&line);

@@ -336,12 +336,19 @@ async fn slug(State(world): Shared, Path((_, slug)): Path<(String, String)>) -> 
 
 async fn features(State(world): Shared, headers: HeaderMap) -> Answer {
     let inner = world.lock();
-    list(vec![views::preboot(&world.identity, &inner)], &headers, "name", inner.page_size)
+    let features =
+        vec![views::preboot(&world.identity, &inner), views::metadata(&world.identity, &inner, world.metadata)];
+    list(features, &headers, "name", inner.page_size)
 }
 
 async fn feature(State(world): Shared, Path((_, feature)): Path<(String, String)>) -> Answer {
-    only_preboot(&feature)?;
-    Ok(pretty(StatusCode::OK, &views::preboot(&world.identity, &world.lock())))
+    let inner = world.lock();
+    let found = match feature.as_str() {
+        "preboot" => views::preboot(&world.identity, &inner),
+        "runtime-dyno-metadata" => views::metadata(&world.identity, &inner, world.metadata),
+        _ => return Err(Refusal::not_found("feature")),
+    };
+    Ok(pretty(StatusCode::OK, &found))
 }
 
 #[derive(Deserialize)]

@@ -123,11 +123,26 @@ pub fn slug(inner: &Inner, slug: &Slug) -> Value {
 }
 
 pub fn preboot(identity: &Identity, inner: &Inner) -> Value {
+    feature(identity, inner, ("preboot", "Preboot", "Seamless web dyno deploys"), inner.platform.preboot)
+}
+
+/// The labs feature by which dynos are told their app and release.
+pub fn metadata(identity: &Identity, inner: &Inner, enabled: bool) -> Value {
+    feature(
+        identity,
+        inner,
+        ("runtime-dyno-metadata", "Runtime Dyno Metadata", "App and release in the environment"),
+        enabled,
+    )
+}
+
+fn feature(identity: &Identity, inner: &Inner, names: (&str, &str, &str), enabled: bool) -> Value {
     let created = stamp(inner.skew, identity.created_at);
+    let (name, display_name, description) = names;
     json!({
-        "created_at": created, "description": "Seamless web dyno deploys", "enabled": inner.platform.preboot,
-        "doc_url": "https://devcenter.heroku.com/articles/preboot", "id": identity.owner_id, "name": "preboot",
-        "state": "general", "updated_at": created, "display_name": "Preboot", "feedback_email": "feedback@example.com",
+        "created_at": created, "description": description, "enabled": enabled,
+        "doc_url": format!("https://devcenter.heroku.com/articles/{name}"), "id": identity.owner_id, "name": name,
+        "state": "general", "updated_at": created, "display_name": display_name, "feedback_email": "feedback@example.com",
     })
 }
 
