@@ -150,8 +150,8 @@ mod tests {
         Row { entry, run: String::new(), note }
     }
 
-    fn proved(cnt: usize, ch: Option<debt::Change>) -> Option<Proved> {
-        Some(Proved { v: 1, ver: String::new(), cnt, run: String::new(), at: Some(1_800_000_000), ty: None, ch })
+    fn proved(cnt: usize, ch: Option<debt::Change>) -> Proved {
+        Proved { v: 1, ver: String::new(), cnt, run: String::new(), at: Some(1_800_000_000), ty: None, ch }
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
             (
                 "the run that made it remembered it",
                 vec![],
-                proved(3, Some(remembered.clone())),
+                Some(proved(3, Some(remembered.clone()))),
                 &[1, 2, 3],
                 true,
                 Some((at(-10), at(0), vec![3], 1, Known::Recorded)),
@@ -187,7 +187,7 @@ mod tests {
             (
                 "the clocks disagree",
                 vec![],
-                proved(3, Some(turned)),
+                Some(proved(3, Some(turned))),
                 &[1, 2, 3],
                 true,
                 Some((at(0), at(0), vec![3], 1, Known::Recorded)),
@@ -195,7 +195,7 @@ mod tests {
             (
                 "a first proof knows no beginning",
                 vec![],
-                proved(3, Some(by_proof_alone)),
+                Some(proved(3, Some(by_proof_alone))),
                 &[1, 2, 3],
                 true,
                 Some((None, at(0), vec![3], 1, Known::Proved)),
@@ -203,7 +203,7 @@ mod tests {
             (
                 "an older unstuck remembered nothing",
                 vec![],
-                proved(3, None),
+                Some(proved(3, None)),
                 &[1, 2, 3],
                 true,
                 Some((None, at(0), vec![], 0, Known::Proved)),
@@ -211,7 +211,7 @@ mod tests {
             (
                 "migrated by hand, one of them with an old number",
                 vec![],
-                proved(2, Some(remembered.clone())),
+                Some(proved(2, Some(remembered.clone()))),
                 &[1, 2, 3, 4, 5],
                 false,
                 Some((at(0), None, vec![4, 5], 1, Known::ByHand)),
@@ -219,7 +219,7 @@ mod tests {
             (
                 "a migration may be running",
                 vec![row(Phase::Migrating, opened, touched)],
-                proved(3, Some(remembered.clone())),
+                Some(proved(3, Some(remembered.clone()))),
                 &[1, 2, 3, 4],
                 false,
                 Some((at(10), None, vec![4], 0, Known::Begun)),
@@ -227,7 +227,7 @@ mod tests {
             (
                 "the restart is due",
                 vec![row(Phase::Due, opened, touched), row(Phase::Awaiting, touched, touched)],
-                proved(3, Some(remembered)),
+                Some(proved(3, Some(remembered))),
                 &[1, 2, 3, 4],
                 false,
                 Some((at(10), at(20), vec![4], 0, Known::Due)),

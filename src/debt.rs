@@ -733,4 +733,40 @@ mod tests {
             assert!(fresh.is_none_or(|fresh| !fresh.knows("web", fresh.since_s)), "{what}");
         }
     }
+
+    #[test]
+    fn a_proof_remembers_the_change_as_far_as_it_fits() {
+        let versions = |numbers: std::ops::Range<u64>| -> Vec<Version> {
+            numbers.map(|number| Version::from_digits(&(20_260_101_000_000 + number).to_string())).collect()
+        };
+        let proof = |ch, ty: &str| Proved {
+            v: 1,
+            ver: "0123456789abcdef".into(),
+            cnt: 50_000,
+            run: "0123456789abcdef".into(),
+            at: Some(1_800_000_000),
+            ty: Some(ty.into()),
+            ch,
+        };
+        let first = Change::since(None, Some(1), &versions(0..3), &versions(0..43));
+        assert_eq!((first.lo, first.n, first.new.len()), (Some(1), 40, MOST_NAMED));
+        let read = |proof: &Proved| -> Proved {
+            let value = proof.to_value();
+            assert!(value.len() <= LONGEST_VALUE, "{value}");
+            serde_json::from_str(&value).unwrap()
+        };
+        let before = read(&proof(Some(first), "web,worker"));
+        let kept = before.ch.clone().unwrap();
+        assert!(!kept.new.is_empty() && kept.new.last() == kept.top.as_ref(), "{kept:?}");
+
+        // By hand: nothing recorded it, and what is newer than the last proof's newest came since.
+        let later = Change::since(Some(&before), None, &versions(0..45), &versions(0..45));
+        assert_eq!((later.lo, later.n), (Some(1_800_000_000), 2));
+
+        // Types are worth more than what people are told.
+        let crowded = read(&proof(Some(later), &"t".repeat(120)));
+        assert!(crowded.ty.is_some() && crowded.ch.is_none(), "{crowded:?}");
+        // An older unstuck tolerates the key, as a newer one tolerates its absence.
+        assert!(serde_json::from_str::<Proved>(r#"{"v":1,"ver":"","cnt":0,"run":"","later":1}"#).is_ok());
+    }
 }

@@ -96,9 +96,10 @@ fn since(then: Timestamp, now: Timestamp) -> String {
 /// What `heroku ps` does not say.
 fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
     let boot = dyno.created_at;
+    let unproved = if stuck == Some(true) { ", not proved new" } else { "" };
     let boot_against = change.and_then(|change| match (change.earliest, change.latest) {
         (Some(earliest), _) if boot < earliest => Some(format!("{} before the schema change", age(earliest, boot))),
-        (_, Some(latest)) if boot >= latest => Some(format!("{} after the schema change", age(boot, latest))),
+        (_, Some(latest)) if boot >= latest => Some(format!("{} after the schema change{unproved}", age(boot, latest))),
         (Some(_), _) => Some("while the schema may have changed".to_owned()),
         (None, Some(_)) => Some("before the last proof".to_owned()),
         (None, None) => None,
@@ -106,4 +107,58 @@ fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
     let booted = boot_against.map_or(String::new(), |against| format!(", booted {against}"));
     let mark = if stuck == Some(true) { format!(" {RED}STUCK{RED:#}") } else { String::new() };
     format!("{booted}{mark}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Known;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn dyno(boot: i64) -> Dyno {
+        let (id, name, kind, state) = ("1".into(), "web.1".into(), "web".into(), "up".into());
+        Dyno { id, name, kind, state, created_at: at(boot), release: None }
+    }
+
+    #[test]
+    fn ages_are_those_of_heroku() {
+        for (seconds, text) in [
+            (-5, "2027/01/15 08:00:00 +0000 (~ 0s ago)"),
+            (59, "2027/01/15 08:00:00 +0000 (~ 59s ago)"),
+            (60, "2027/01/15 08:00:00 +0000 (~ 1m ago)"),
+            (3_600, "2027/01/15 08:00:00 +0000 (~ 1h ago)"),
+            (89_999, "2027/01/15 08:00:00 +0000 (~ 24h ago)"),
+            (90_000, "2027/01/15 08:00:00 +0000"),
+        ] {
+            assert_eq!(since(at(0), at(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_boot_is_said_against_the_change() {
+        for (earliest, latest, boot, said) in [
+            (Some(100), Some(200), 40, ", booted 1m before the schema change"),
+            (Some(100), Some(200), 100, ", booted while the schema may have changed"),
+            (Some(100), Some(200), 200, ", booted 0s after the schema change"),
+            (Some(100), None, 200, ", booted while the schema may have changed"),
+            (None, Some(200), 199, ", booted before the last proof"),
+            (None, Some(200), 320, ", booted 2m after the schema change"),
+            (None, None, 0, ""),
+        ] {
+            let change = Change {
+                database: String::new(),
+                earliest: earliest.map(at),
+                latest: latest.map(at),
+                versions: Vec::new(),
+                more: 0,
+                known: Known::Recorded,
+            };
+            assert_eq!(beside(&dyno(boot), None, Some(&change)), said);
+        }
+        assert!(beside(&dyno(0), Some(true), None).contains("STUCK"));
+        assert_eq!(beside(&dyno(0), None, None), "");
+    }
 }

@@ -437,3 +437,143 @@ pub fn essence(picture: &Picture) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Known;
+    use crate::migrations::Version;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn dyno(name: &str, state: &str, boot: i64, stuck: Option<bool>) -> DynoPicture {
+        let kind = name.split('.').next().unwrap().to_owned();
+        let dyno = Dyno {
+            id: name.into(),
+            name: name.into(),
+            kind,
+            state: state.into(),
+            created_at: at(boot),
+            release: Some(7),
+        };
+        DynoPicture { ours: dyno.kind == "web", dyno, stuck }
+    }
+
+    fn change(earliest: i64, latest: Option<i64>) -> Change {
+        let versions = vec![Version::from_digits("20130125163307")];
+        let latest = latest.map(at);
+        Change {
+            database: "primary".into(),
+            earliest: Some(at(earliest)),
+            latest,
+            versions,
+            more: 0,
+            known: Known::Recorded,
+        }
+    }
+
+    /// Four hours are over; the schema changed after two of them.
+    fn picture(dynos: Vec<DynoPicture>, change: Option<Change>) -> Picture {
+        Picture {
+            app: Some("my-app".into()),
+            databases: Vec::new(),
+            dynos: Some(dynos),
+            owed: Some(false),
+            verdict: "clean",
+            reasons: Vec::new(),
+            now: at(14_400),
+            change,
+            names: vec![(Version::from_digits("20130125163307"), "AddTitleToPosts".into())],
+            current: None,
+        }
+    }
+
+    /// As it is seen without colours.
+    fn plain(picture: &Picture, width: usize) -> Vec<String> {
+        let strip = |line: &String| anstream::adapter::strip_str(line).to_string();
+        lines(picture, width, ASCII).iter().map(strip).collect()
+    }
+
+    fn everyone() -> Vec<DynoPicture> {
+        vec![
+            dyno("web.1", "up", 0, Some(true)),
+            dyno("web.2", "up", 10_800, Some(false)),
+            dyno("web.3", "crashed", 7_300, Some(false)),
+            dyno("worker.1", "crashed", 3_600, Some(true)),
+            dyno("clock.1", "up", 7_200, Some(false)),
+        ]
+    }
+
+    #[test]
+    fn each_boot_stands_before_or_after_the_change() {
+        assert_eq!(
+            plain(&picture(everyone(), Some(change(7_200, Some(7_200)))), 81),
+            [
+                "my-app: nothing is pending, nothing is owed",
+                "",
+                "schema changed 2027-01-15 10:00:00 UTC, recorded by the run that made it",
+                "  20130125163307  AddTitleToPosts",
+                "",
+                "DYNO      STATE     BOOTED                RELEASE             changed 2h ago  now",
+                "web.1     up        2027-01-15T08:00:00Z  v7      STUCK   o##########|###########",
+                "web.2     up        2027-01-15T11:00:00Z  v7      ok                 |     o-----",
+                "web.3     crashed   2027-01-15T10:01:40Z  v7      CRASHED            x",
+                "worker.1  crashed   2027-01-15T09:00:00Z  v7      STUCK         o####|##########x",
+                "clock.1   up        2027-01-15T10:00:00Z  v7      ok                 o-----------",
+                "worker is not restarted: see restart.types",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_width_decides_what_there_is_room_for() {
+        for width in [20, 40, 60, 72, 80, 120, 160] {
+            let lines = plain(&picture(everyone(), Some(change(7_200, Some(7_200)))), width);
+            let rows: Vec<&String> = lines.iter().filter(|line| line.starts_with("web.")).collect();
+            assert_eq!(rows.len(), 3);
+            assert!(rows.iter().all(|row| row.chars().count() <= width.max(34)), "{width}: {rows:?}");
+            assert_eq!(rows[0].contains('#'), width >= 60, "{width}: {rows:?}");
+            assert_eq!(rows[0].contains("T08:00:00Z"), width >= WHOLE_TABLE, "{width}: {rows:?}");
+            assert!(rows[0].contains("STUCK"), "{width}: {rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_whose_end_is_not_known_may_have_been_at_any_time_since() {
+        let axis = Axis::of(&picture(everyone(), Some(change(7_200, None))));
+        assert!(axis.is_open());
+        assert_eq!(axis.labels().1.as_deref(), Some("changed in the last 2h"));
+        for (boot, place) in [(0, 0.0), (3_600, 0.25), (7_200, 0.5), (10_800, 0.75), (14_400, 1.0)] {
+            assert!((axis.place(at(boot)) - place).abs() < 0.001, "{boot}");
+        }
+    }
+
+    #[test]
+    fn an_axis_has_room_for_whatever_there_is() {
+        for (dynos, change, line, labels) in [
+            (vec![], None, None, ("0s ago", None)),
+            (everyone(), None, None, ("4h ago", None)),
+            (vec![], Some(change(7_200, Some(7_260))), Some(0.15), ("", Some("changed 1h ago"))),
+            (everyone(), Some(change(7_200, Some(7_200))), Some(0.5), ("4h ago", Some("changed 2h ago"))),
+            // The platform's clock is behind the database's.
+            (everyone(), Some(change(20_000, Some(20_000))), Some(0.5), ("4h ago", Some("changed 0s ago"))),
+        ] {
+            let axis = Axis::of(&picture(dynos, change));
+            assert_eq!(axis.line(), line);
+            let (left, middle, _) = axis.labels();
+            assert_eq!((left.as_str(), middle.as_deref()), labels);
+            assert!([0, 7_230, 99_999].iter().all(|second| (0.0..=1.0).contains(&axis.place(at(*second)))));
+        }
+    }
+
+    #[test]
+    fn text_from_outside_does_not_act() {
+        let mut picture = picture(vec![dyno("web.1\u{1b}[2J", "up\u{202e}", 0, None)], None);
+        picture.reasons = vec!["by \u{9b}31m".into()];
+        let text = plain(&picture, 200).join("\n");
+        assert!(text.contains("web.1\\u{1b}[2J") && text.contains("by \\u{9b}31m"), "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text}");
+    }
+}

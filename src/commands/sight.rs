@@ -107,8 +107,8 @@ impl<'a> Sight<'a> {
         let app_id = known.or_else(|| settings.own_app_id());
         let run = Run::new(Intent::Restart, "0".repeat(16), settings.types.value.clone(), facts, app_id);
         let carrier = self.platform().and_then(|platform| carried(&run, platform));
-        let named = || settings.app().ok().flatten().map(|app| app.value);
-        let app = self.app.as_ref().map(|(_, name)| name.clone()).or_else(named);
+        let configured = || settings.app().ok().flatten().map(|app| app.value);
+        let app = self.app.as_ref().map(|(_, name)| name.clone()).or_else(configured);
         let now = list.as_ref().map_or_else(Timestamp::now, |list| list.date);
         let change = last_change(&run);
         let names = change.as_ref().map_or_else(Vec::new, |change| self.names(&change.database, &change.versions));

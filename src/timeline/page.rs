@@ -26,8 +26,8 @@ section { margin: 1rem 0; padding: 1rem; background: var(--card); border: 1px so
 ul { margin: 0; padding: 0; list-style: none; }
 .migrations li { overflow-wrap: anywhere; }
 code { font: .875rem/1.5 ui-monospace, monospace; }
-.scale { display: flex; justify-content: space-between; gap: .5rem; }
-.middle { color: var(--change); }
+.scale { fill: var(--soft); }
+.middle { fill: var(--change); font-weight: 600; }
 .dynos li { display: grid; grid-template-columns: 1fr auto; gap: 0 .75rem; padding: .5rem 0; border-top: 1px solid var(--rule); }
 .dynos strong, .facts { overflow-wrap: anywhere; }
 .facts, svg { grid-column: 1 / -1; }
@@ -47,12 +47,12 @@ footer { margin-top: 1rem; }
   .dynos strong, .mark { grid-row: 1; }
   .facts { grid-column: 1 / 3; grid-row: 2; }
   svg { grid-column: 3; grid-row: 1 / 3; margin: 0; }
-  .scale { margin-left: 16.5rem; }
+  .scale { width: calc(100% - 16.5rem); margin-left: 16.5rem; }
 }
 ";
 
 /// The hash by which the page allows its own style and no other: `sha256`, in base64, of [`STYLE`].
-const STYLE_HASH: &str = "sha256-0EEJV8WRZx4He4ltfwo+RvedWGviD0M4WwvOT+HHynY=";
+const STYLE_HASH: &str = "sha256-KAZNDxWKTaMRUQBUo/Ja6aSv9O0OFhcBLp91e8sfU+U=";
 
 /// The whole document.
 pub fn page(picture: &Picture) -> String {
@@ -136,10 +136,23 @@ fn dyno_section(picture: &Picture, dynos: &[DynoPicture]) -> String {
     }
     let axis = Axis::of(picture);
     let rows: String = dynos.iter().map(|dyno| row(picture, &axis, dyno)).collect();
-    let (left, line, right) = axis.labels();
-    let line = line.map_or(String::new(), |label| format!("<span class=\"middle\">{label}</span>"));
-    let scale = format!("<div class=\"scale\"><span>{left}</span>{line}<span>{right}</span></div>");
+    let scale = scale(&axis);
     section("Dynos", &format!("{scale}\n<ul class=\"dynos\">\n{rows}</ul>"))
+}
+
+/// What the ends of the bars and the line through them are.
+fn scale(axis: &Axis) -> String {
+    let (left, line, right) = axis.labels();
+    let text = |class: &str, anchor: &str, place: f64, label: &str| {
+        let x = place * 100.0;
+        format!("<text class=\"{class}\" text-anchor=\"{anchor}\" x=\"{x:.2}%\" y=\"15\">{label}</text>")
+    };
+    let middle = line.zip(axis.line()).map(|(label, place)| {
+        // A line far to the left has no room for half a label.
+        text("middle", if place < 0.3 { "start" } else { "middle" }, place, &label)
+    });
+    let ends = [text("", "start", 0.0, &left), text("", "end", 1.0, right)].concat();
+    format!("<svg class=\"scale\" width=\"100%\" height=\"20\">{ends}{}</svg>", middle.unwrap_or_default())
 }
 
 fn row(picture: &Picture, axis: &Axis, row: &DynoPicture) -> String {
