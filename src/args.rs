@@ -127,8 +127,8 @@ Examples:
   unstuck migrate --dry-run                         what it would do
   unstuck migrate -- bin/rails db:migrate:primary   another command
 
-Outside a dyno it runs in a one-off dyno where -a or -r names the app and nothing here names a database for it: no DATABASE_URL
-(nor any NAME_DATABASE_URL), and no RAILS_ENV or RACK_ENV but development and test. The dyno is given the flags that were typed,
+Outside a dyno it runs in a one-off dyno where -a or -r names the app and nothing here names a database for it: no DATABASE_URL \
+(nor any NAME_DATABASE_URL), and no RAILS_ENV or RACK_ENV but development and test. The dyno is given the flags that were typed, \
 its own environment and .unstuck.yml count for the rest, and the exit code is the run's own. --in-dyno and --here decide it.
 
 A first run on a database that is up to date has no record and restarts nothing; `unstuck restart --all` makes the first proof.")]

@@ -15,6 +15,7 @@ mod child;
 mod clocks;
 mod database;
 mod input;
+mod rolling;
 mod runs;
 mod signals;
 
@@ -25,6 +26,8 @@ mod mariadb;
 mod postgres;
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[path = "../support/rolling.rs"]
+mod rolling_scene;
 #[path = "../support/scene.rs"]
 mod scene;
 #[path = "../support/servers.rs"]
@@ -59,6 +62,7 @@ const SECTIONS: &[(&str, &[Fault])] = &[
     ("The migration command", child::FAULTS),
     ("The databases", database::FAULTS),
     ("The platform's API and the network", api::FAULTS),
+    ("Rolling restarts", rolling::FAULTS),
     ("Signals and crashes", signals::FAULTS),
     ("Several runs at once", runs::FAULTS),
     ("Clocks", clocks::FAULTS),

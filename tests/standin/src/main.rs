@@ -123,9 +123,5 @@ fn announce(standin: &Standin) -> std::io::Result<()> {
     writeln!(out, "export HEROKU_HOST={}", standin.url())?;
     writeln!(out, "export HEROKU_API_KEY={}", standin.token())?;
     writeln!(out, "export HEROKU_APP_NAME={}", standin.app())?;
-    // Not an order: the other tools of that shell would trust nobody else.
-    if let Ok(authority) = standin.authority() {
-        writeln!(out, "# whoever attaches to a dyno has to trust it: SSL_CERT_FILE={}", authority.display())?;
-    }
     out.flush()
 }
