@@ -70,3 +70,11 @@ impl Live {
         Ran::of(Output { status, stdout, stderr })
     }
 }
+
+impl Drop for Live {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
