@@ -1,6 +1,7 @@
 //! What was typed. What it means is [`crate::config`]'s matter.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -297,6 +298,7 @@ Exit codes: 0, also with warnings; 8 where a push would be refused; 1 where the 
 Examples:
   web: unstuck exec -- bundle exec puma                         in a Procfile
   web: unstuck exec --reload-signal USR2 -- bundle exec puma    puma restarts itself and keeps its socket
+  web: unstuck exec --listen 0.0.0.0:$PORT -- bundle exec puma --bind tcp://0.0.0.0:$PORT
   worker: unstuck exec --wait-timeout 5m -- bundle exec sidekiq
 
 .unstuck.yml: exec: interval, reload_signal, after_wait; timeouts: exec_wait, exec_grace")]
@@ -578,6 +580,10 @@ pub struct Exec {
     /// USR2, not USR1)
     #[arg(long, value_name = "SIGNAL")]
     pub reload_signal: Option<String>,
+    /// Hold this socket open across restarts and give it to the command as systemd would, for a server that takes it
+    /// (puma, bound to the same address): requests then wait for the new process instead of being refused
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,

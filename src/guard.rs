@@ -88,15 +88,13 @@ pub struct Watch {
     /// What was seen before the process was started. Where that could not be seen, any schema may be another one.
     before: Option<Seen>,
     last: Option<Seen>,
-    /// When the schema was first seen to be another one.
+    /// When the schema was first seen to be another one. That stays true of this process, whatever is seen later.
     since: Option<Duration>,
-    /// See [`Seen::outran`]: what shows it is gone at the next look.
-    outran: bool,
 }
 
 impl Watch {
     pub fn new(before: Option<Seen>) -> Self {
-        Self { last: before.clone(), before, since: None, outran: false }
+        Self { last: before.clone(), before, since: None }
     }
 
     /// What was seen last.
@@ -112,21 +110,18 @@ impl Watch {
     /// What the look `seen` at the moment `now` asks for. A change has to be seen twice, at rest; one that does not come to rest
     /// is waited for no longer than `patience`.
     pub fn judge(&mut self, seen: Seen, now: Duration, patience: Duration) -> Need {
-        self.outran |= self.last.as_ref().is_some_and(|last| seen.outran(last));
-        let changed = self.outran || self.before.as_ref().is_none_or(|before| seen.differs_from(before));
+        let changed = self.before.as_ref().is_none_or(|before| seen.differs_from(before))
+            || self.last.as_ref().is_some_and(|last| seen.outran(last));
         let at_rest = self.last.as_ref() == Some(&seen) && !seen.unsettled();
         self.last = Some(seen);
-        if !changed {
-            self.since = None;
-            return Need::Nothing;
-        }
         match self.since {
             Some(since) if at_rest || now.saturating_sub(since) >= patience => Need::Restart,
             Some(_) => Need::Patience,
-            None => {
+            None if changed => {
                 self.since = Some(now);
                 Need::Patience
             }
+            None => Need::Nothing,
         }
     }
 }
@@ -172,7 +167,7 @@ mod tests {
         let stories: [Story; 14] = [
             ("nothing happens", Some("a"), &[(1, "a"), (2, "a")], ".."),
             ("a version more, or less", Some("a"), &[(1, "b"), (2, "b")], "pR"),
-            ("taken back at once", Some("a"), &[(1, "b"), (2, "a"), (3, "a")], "p.."),
+            ("taken back at once", Some("a"), &[(1, "b"), (2, "a"), (3, "a")], "ppR"),
             ("two changes in a row", Some("a"), &[(1, "b"), (2, "c"), (3, "c")], "ppR"),
             ("a migration runs on", Some("a"), &[(1, "b !m"), (2, "b !m"), (3, "b"), (4, "b")], "pppR"),
             ("it lasts too long", Some("a"), &[(1, "b !m"), (20, "b !m"), (21, "b !m")], "ppR"),

@@ -6,7 +6,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
-use std::os::fd::AsRawFd as _;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -14,12 +15,31 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::Signals;
+use socket2::{Domain, Socket, Type};
 
 /// What is handed on. SIGTSTP and SIGCONT stop and continue us as they do the command.
 const HANDED_ON: [i32; 9] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH];
 
 /// Whoever signals a group, or one process after the other, is done by then.
 const EARSHOT: Duration = Duration::from_millis(200);
+
+/// Where a process finds the first socket that it is given, by systemd's rules: what puma calls "activated".
+const FIRST_SOCKET: RawFd = 3;
+
+/// Those rules want the process's own number in a variable, which nobody knows before it is there.
+const WITH_OWN_NUMBER: &str = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
+
+/// As many connections as puma lets wait.
+const BACKLOG: i32 = 1024;
+
+/// A socket that stays open from one process to the next: whoever connects in between waits instead of being refused.
+pub fn hold(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
 
 /// Calls `hear` for every signal that concerns the command, and for each end of a child (SIGCHLD), in a thread of its own.
 pub fn listen(hear: impl Fn(i32) + Send + 'static) -> io::Result<()> {
@@ -49,17 +69,31 @@ impl Parent {
         Ok(Self { listener, foreign, child: None, told: Vec::new() })
     }
 
-    /// Starts `command` in `root`, with our descriptors, environment and process group.
+    /// Starts `command` in `root`, with our descriptors, environment and process group, and with the `held` socket.
     #[allow(clippy::zombie_processes, reason = "reap() waits for it, and for whatever else ends")]
-    pub fn start(&mut self, command: &[OsString], root: &Path) -> io::Result<()> {
+    pub fn start(&mut self, command: &[OsString], root: &Path, held: Option<&Socket>) -> io::Result<()> {
         let Some((program, arguments)) = command.split_first() else { return Err(io::ErrorKind::NotFound.into()) };
         let mut command = Command::new(program);
+        if held.is_some() {
+            command = Command::new("/bin/sh");
+            command.args(["-c", WITH_OWN_NUMBER, "sh"]).arg(program);
+        }
         command.args(arguments).current_dir(root);
         let parent = std::process::id();
-        // SAFETY: between fork and exec only prctl and getppid are called, which are async-signal-safe.
-        unsafe { command.pre_exec(move || end_with(parent, libc::SIGTERM)) };
+        let held = held.map(Socket::as_raw_fd);
+        let prepare = move || {
+            end_with(parent, libc::SIGTERM)?;
+            held.map_or(Ok(()), give)
+        };
+        // SAFETY: between fork and exec only prctl, getppid, dup2 and fcntl are called, which are async-signal-safe.
+        unsafe { command.pre_exec(prepare) };
         self.child = i32::try_from(command.spawn()?.id()).ok();
         Ok(())
+    }
+
+    /// Whether the command has not ended yet, as far as [`Parent::reap`] knows.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// Hands on a signal that we got, unless the command has heard it too.
@@ -201,6 +235,15 @@ fn end_with(parent: u32, signal: i32) -> io::Result<()> {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
     // It may have ended before.
     if std::os::unix::process::parent_id() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+}
+
+/// Puts a socket where the command looks for it. In a process that is about to become the command nothing of ours is needed.
+fn give(socket: RawFd) -> io::Result<()> {
+    // SAFETY: integers alone. Either call leaves the descriptor open for what is executed.
+    let done = unsafe {
+        if socket == FIRST_SOCKET { libc::fcntl(socket, libc::F_SETFD, 0) } else { libc::dup2(socket, FIRST_SOCKET) }
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The present children of this process.

@@ -110,8 +110,14 @@ impl Guard<'_> {
             Ok(before) => before,
             Err(signal) => return Ok(signal_code(signal)),
         };
+        // Not earlier: whoever connects is to be served soon.
+        let held = self.args.listen.map(|address| {
+            let cannot = |error| Error::new(Kind::System, format!("cannot listen on {address}")).because(error);
+            parent::hold(address).map_err(cannot)
+        });
+        let held = held.transpose()?;
         loop {
-            if let Err(error) = self.parent.start(&self.args.command, &self.settings.root) {
+            if let Err(error) = self.parent.start(&self.args.command, &self.settings.root, held.as_ref()) {
                 return Ok(self.cannot_start(&error));
             }
             self.watch = Watch::new(before);
@@ -225,41 +231,36 @@ impl Guard<'_> {
     /// Ends the process and whatever it leaves behind. Answers the exit code, if meanwhile we were told to end too.
     fn end(&mut self) -> Option<u8> {
         self.reporter.note("the schema changed: the command is restarted");
-        let (mut told, mut status) = (false, None);
+        let (mut told, mut status) = (None, None);
         let mut kill_at = Instant::now() + self.rules.grace.value;
         let mut signal = SIGTERM;
         self.parent.send(signal);
-        loop {
+        while self.parent.runs() || self.parent.end_strays(signal) {
             match self.next(Some(kill_at)) {
                 Some(Event::Signal(SIGCHLD) | Event::Seen(_)) => {}
                 // It has been told already.
                 Some(Event::Signal(SIGTERM)) => {
-                    told = true;
+                    told = Some(SIGTERM);
                     self.parent.swallow(SIGTERM);
                 }
-                Some(Event::Signal(signal)) => {
-                    told |= ends(signal);
-                    self.parent.hand_on(signal);
+                Some(Event::Signal(other)) => {
+                    told = told.or(Some(other).filter(|&other| ends(other)));
+                    self.parent.hand_on(other);
                 }
-                None if signal == SIGKILL && status.is_some() => {
-                    self.reporter.warn("a process that the command left behind cannot be killed");
-                    break;
+                None if signal == SIGKILL => {
+                    // The kernel may need it for a while yet.
+                    kill_at = Instant::now() + BRIEF;
                 }
-                None if signal == SIGKILL => kill_at = Instant::now() + BRIEF,
                 None => {
                     let grace = self.rules.grace.value;
                     self.reporter.warn(&format!("the command did not end within {grace:?}: it is killed"));
                     signal = SIGKILL;
                     self.parent.send(signal);
-                    kill_at = Instant::now() + BRIEF;
                 }
             }
             status = status.or(self.parent.reap());
-            if status.is_some() && !self.parent.end_strays(signal) {
-                break;
-            }
         }
-        status.filter(|_| told).map(exit_code)
+        told.map(|signal| status.map_or(signal_code(signal), exit_code))
     }
 
     /// Takes notice of a look, and says what it asks for.
