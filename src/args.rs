@@ -33,7 +33,7 @@ Exit codes:
   5  refused before anything ran
   6  with --exit-code: migrations are pending
   7  with --exit-code: a restart is owed, or dynos are stuck
-  8  pre-push: the push is refused
+  8  pre-push, check: the push is refused
   9  another run holds the lock
   128+N  ended by signal N")]
 pub struct Args {
@@ -226,6 +226,7 @@ Keys of .unstuck.yml, all of them optional:
   timeouts:   lock, prove, health, api, poll, migrate, ddl_lock, exec_wait, exec_grace
   exec:       interval, reload_signal, after_wait
   databases:  NAME: schema_migrations_table, metadata_table, migrations_paths
+  hook:       remotes, branches, allow, policy, missing
 
 Variables: UNSTUCK_APP, UNSTUCK_RESTART_TYPES, UNSTUCK_RESTART_POLICY, UNSTUCK_RESTART_STRATEGY,
 UNSTUCK_RESTART_MAX_UNAVAILABLE, UNSTUCK_EXEC_INTERVAL, UNSTUCK_EXEC_RELOAD_SIGNAL, UNSTUCK_EXEC_AFTER_WAIT,
@@ -238,11 +239,15 @@ Flags win over variables, variables over the file.")]
     /// .unstuck.yml, the migrations of the pushed commit are compared with those of the commit that the remote has: those in
     /// `db/migrate` and in `db/*_migrate`. Nothing is checked out, and no server is asked.
     ///
-    /// The push is refused (exit code 8) where it is certain to fail or to hurt: files that Rails refuses, and migrations that were
-    /// edited, renamed or deleted after they were deployed. What the hook cannot find out never stops a push.
+    /// It tells what is pending, what each migration does and which release line runs it. The push is refused (exit code 8) where it
+    /// is certain to fail or to hurt: files that Rails refuses; migrations that were edited, renamed or deleted after they were
+    /// deployed; a schema file out of step; no release line that migrates; a migration that breaks the code that runs. What the hook
+    /// cannot find out never stops a push.
+    ///
+    /// Exceptions: `# unstuck:allow RULE REASON` in the migration, or `hook.allow` in .unstuck.yml.
     #[command(after_help = "\
 Examples:
-  .git/hooks/pre-push:   exec unstuck pre-push \"$@\"
+  unstuck hook install   puts it where git looks for it
   git push --no-verify   pushes without asking the hook")]
     PrePush(PrePush),
     /// Remove what unstuck has written into the database: the way to leave

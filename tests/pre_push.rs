@@ -211,7 +211,7 @@ fn what_is_not_here_is_said_and_never_fetched() {
     let source = format!("file://{}", scene.app().display());
     for (option, said) in [
         ("--depth=1", "git fetch --unshallow production main"),
-        ("--filter=tree:0", "of a partial clone, git fetches it for: git diff --stat"),
+        ("--filter=tree:0", "in a partial clone, this makes git fetch it: git archive"),
     ] {
         let clone = scene.dir.path().join("clone");
         scene.git(&["clone", "-q", "--no-checkout", option, &source, clone.to_str().unwrap()]);

@@ -28,8 +28,8 @@ pub fn review(
             let here =
                 Error::new(Kind::System, "an object that is needed to compare the commits is not in this repository")
                     .because(anyhow::anyhow!("{}", error.message()));
-            let ends = (deployed.map_or_else(|| "HEAD".to_owned(), |commit| commit.id().to_string()), pushed.id());
-            here.hint(format!("of a partial clone, git fetches it for: git diff --stat {} {} -- db", ends.0, ends.1))
+            let lacking = deployed.unwrap_or(pushed).id();
+            here.hint(format!("in a partial clone, this makes git fetch it: git archive {lacking} db app > /dev/null"))
         }
         _ => Error::new(Kind::System, format!("the commits cannot be compared: {}", error.message())),
     })

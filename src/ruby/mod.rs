@@ -29,7 +29,10 @@ use crate::findings::{Finding, Place, Severity};
 use crate::rails::Engine;
 
 /// A larger migration is not read: no hand has written it.
-pub const MAX_MIGRATION: usize = 512 << 10;
+pub const MAX_MIGRATION: usize = 256 << 10;
+
+/// As deep as one byte of Ruby can make the walk through it: a chain of calls nests at every second byte, without end.
+const STACK_PER_BYTE: usize = 1 << 10;
 
 /// One file's path and text.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +54,14 @@ pub struct Deployed {
     pub engine: Option<Engine>,
     /// As the server or its people say it: `15.4`, `10.11.6-MariaDB`.
     pub server_version: Option<String>,
+}
+
+impl Deployed {
+    /// The length of each file of Ruby that is read.
+    fn sizes(&self) -> impl Iterator<Item = usize> {
+        let files = self.models.iter().chain(&self.schema).chain(&self.migrations);
+        files.map(|(path, text)| if Schema::is_sql(path) { 0 } else { text.len().min(schema::MAX_RUBY) })
+    }
 }
 
 /// Who notices a migration before the restart.
@@ -100,16 +111,21 @@ pub fn read_all(migrations: &[Source], deployed: &Deployed) -> Vec<Reading> {
     if migrations.is_empty() {
         return Vec::new();
     }
+    let ruby = migrations.iter().map(|migration| migration.text.len().min(MAX_MIGRATION)).chain(deployed.sizes()).max();
+    let stack = (4 << 20) + ruby.unwrap_or_default() * STACK_PER_BYTE;
+    // Memory that is not touched costs nothing. A thread of its own also keeps a fault in here away from its caller.
+    std::thread::scope(|scope| {
+        let walk = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, || walk(migrations, deployed));
+        walk.ok().and_then(|walk| walk.join().ok())
+    })
+    .unwrap_or_else(|| migrations.iter().map(|migration| unread(migration, "it cannot be read here")).collect())
+}
+
+fn walk(migrations: &[Source], deployed: &Deployed) -> Vec<Reading> {
     let engine = deployed.engine.unwrap_or(Engine::Postgresql);
     let schema = Schema::of(deployed.schema.as_ref(), &deployed.migrations, engine);
     let mut world = World::new(Models::of(&deployed.models), schema, engine, deployed.server_version.as_deref());
     migrations.iter().map(|migration| reading(migration, &mut world)).collect()
-}
-
-/// The class of a migration of which nothing but its own text is known.
-pub fn class_of(text: &[u8], engine: Engine) -> Class {
-    let deployed = Deployed { engine: Some(engine), ..Deployed::default() };
-    read(&Source { path: Path::new(""), text }, &deployed).class
 }
 
 fn reading(migration: &Source, world: &mut World) -> Reading {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use ruby_prism::{CallNode, ClassNode, ModuleNode, Node, StatementsNode, Visit};
 
 use super::inflect;
+use super::schema::MAX_RUBY;
 
 /// What is known of a column in the running code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub struct Models {
 impl Models {
     pub fn of(files: &[(PathBuf, Vec<u8>)]) -> Self {
         let mut models = Self::default();
-        for (path, text) in files {
+        for (path, text) in files.iter().filter(|(_, text)| text.len() <= MAX_RUBY) {
             let parsed = ruby_prism::parse(text);
             Collector { models: &mut models, path, scope: Vec::new() }.visit(&parsed.node());
         }

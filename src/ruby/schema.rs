@@ -7,8 +7,11 @@ use super::deed::{Change, Column, Constraint, Deed, Default};
 use super::{script, sql};
 use crate::rails::Engine;
 
-/// A larger schema file is not read.
-const MAX_SCHEMA: usize = 16 << 20;
+/// A larger `structure.sql` is not read.
+const MAX_SQL: usize = 16 << 20;
+
+/// No larger file of Ruby is read, be it a schema or a model.
+pub const MAX_RUBY: usize = 1 << 20;
 
 #[derive(Debug, Clone, std::default::Default)]
 pub struct Table {
@@ -33,20 +36,17 @@ impl Table {
 #[derive(Debug, std::default::Default)]
 pub struct Schema {
     tables: BTreeMap<String, Table>,
-    /// Some source was there to read them from, so that a table that is not among them does not exist.
-    pub known: bool,
 }
 
 impl Schema {
     pub fn of(file: Option<&(PathBuf, Vec<u8>)>, migrations: &[(PathBuf, Vec<u8>)], engine: Engine) -> Self {
         let mut schema = Self::default();
         match file {
-            Some((path, text)) if text.len() <= MAX_SCHEMA => {
+            Some((path, text)) => {
                 for deed in deeds_of(path, text, engine) {
                     schema.apply(&deed);
                 }
             }
-            Some(_) => {}
             None => {
                 for (path, text) in migrations {
                     for deed in deeds_of(path, text, engine) {
@@ -55,8 +55,11 @@ impl Schema {
                 }
             }
         }
-        schema.known = !schema.tables.is_empty();
         schema
+    }
+
+    pub fn is_sql(path: &Path) -> bool {
+        path.extension().is_some_and(|end| end == "sql")
     }
 
     pub fn table(&self, name: &str) -> Option<&Table> {
@@ -129,7 +132,11 @@ impl Schema {
 }
 
 fn deeds_of(path: &Path, text: &[u8], engine: Engine) -> Vec<Deed> {
-    if path.extension().is_some_and(|end| end == "sql") {
+    let is_sql = Schema::is_sql(path);
+    if text.len() > if is_sql { MAX_SQL } else { MAX_RUBY } {
+        return Vec::new();
+    }
+    if is_sql {
         return sql::deeds(&String::from_utf8_lossy(text), engine);
     }
     let changes = script::script(text, engine).map(|script| script.changes).unwrap_or_default();

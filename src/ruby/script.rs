@@ -213,6 +213,68 @@ const WRITES: [&str; 40] = [
 /// Among them those that change every row with one statement.
 const AT_ONCE: [&str; 3] = ["update_all", "delete_all", "touch_all"];
 
+/// Methods of a model that read, or begin a relation.
+const READS: [&str; 58] = [
+    "all",
+    "where",
+    "find_each",
+    "find_in_batches",
+    "in_batches",
+    "each_batch",
+    "unscoped",
+    "unscope",
+    "order",
+    "reorder",
+    "limit",
+    "offset",
+    "pluck",
+    "pick",
+    "select",
+    "joins",
+    "left_joins",
+    "left_outer_joins",
+    "includes",
+    "preload",
+    "eager_load",
+    "references",
+    "group",
+    "having",
+    "distinct",
+    "from",
+    "with",
+    "not",
+    "count",
+    "sum",
+    "maximum",
+    "minimum",
+    "average",
+    "first",
+    "last",
+    "take",
+    "find",
+    "find_by",
+    "find_by!",
+    "find_by_sql",
+    "first!",
+    "last!",
+    "ids",
+    "new",
+    "transaction",
+    "table_name",
+    "table_name=",
+    "quoted_table_name",
+    "column_names",
+    "columns",
+    "columns_hash",
+    "primary_key",
+    "reset_column_information",
+    "name",
+    "arel_table",
+    "lock",
+    "inheritance_column=",
+    "default_scoped",
+];
+
 /// Methods without a receiver that do nothing to the schema.
 const HARMLESS: [&str; 44] = [
     "say",
@@ -491,6 +553,33 @@ impl<'p> Reader<'p> {
             let value = self.eval(&write.value());
             return self.assign(&name(write.name().as_slice()), value);
         }
+        if let Some(write) = node.as_local_variable_operator_write_node() {
+            let (name, operator) = (name(write.name().as_slice()), name(write.binary_operator().as_slice()));
+            let args = Args { list: vec![self.eval(&write.value())], ..Args::default() };
+            let value = match self.local(&name) {
+                Value::List(list) => of_list(list, &operator, &args),
+                Value::Text(text) => of_text(&text, &operator, &args),
+                Value::Int(number) => of_number(number, &operator, &args),
+                _ => Value::Unknown,
+            };
+            return self.assign(&name, value);
+        }
+        if let Some(changed) = changed_variable(node) {
+            // `||=` and its kin: the one value or the other.
+            self.locals.insert(changed, Value::Unknown);
+            return Value::Unknown;
+        }
+        if let Some(write) = node.as_multi_write_node() {
+            let value = self.eval(&write.value());
+            let values = if let Value::List(list) = value { list } else { Vec::new() };
+            for (index, target) in write.lefts().iter().enumerate() {
+                if let Some(target) = target.as_local_variable_target_node() {
+                    let value = values.get(index).cloned().unwrap_or(Value::Unknown);
+                    self.assign(&name(target.name().as_slice()), value);
+                }
+            }
+            return Value::Unknown;
+        }
         if let Some(write) = node.as_constant_write_node() {
             let value = self.eval(&write.value());
             self.constants.insert(name(write.name().as_slice()), value.clone());
@@ -689,8 +778,34 @@ impl<'p> Reader<'p> {
             Some(Value::Direction) => Value::Nil,
             Some(Value::Constant(constant)) => self.of_constant(&constant, &method, call, at),
             Some(Value::Rows(table)) => self.of_rows(table, &method, call, at),
-            Some(value) => self.of_value(value, &method, call, at),
+            Some(value) => {
+                let changed = call.receiver().and_then(|node| variable_name(&node)).filter(|_| changes(&method));
+                match changed {
+                    Some(variable) => self.change(&variable, value, &method, call),
+                    None => self.of_value(value, &method, call, at),
+                }
+            }
         }
+    }
+
+    /// A list or a hash in a variable is changed in its place.
+    fn change(&mut self, variable: &str, value: Value, method: &str, call: &CallNode<'p>) -> Value {
+        let args = self.args(call);
+        let certain = self.conditional == 0 && call.block().is_none();
+        let changed = match (value, method, args.list.as_slice()) {
+            (Value::List(mut list), "<<" | "push" | "append", more) if certain && !args.open => {
+                list.extend(more.iter().cloned());
+                Value::List(list)
+            }
+            (Value::Map(mut pairs), "[]=" | "store", [key, value]) if certain => {
+                pairs.retain(|(known, _)| known != key);
+                pairs.push((key.clone(), value.clone()));
+                Value::Map(pairs)
+            }
+            _ => Value::Unknown,
+        };
+        self.locals.insert(variable.to_owned(), changed.clone());
+        changed
     }
 
     /// A call without a receiver, or one of the connection.
@@ -798,6 +913,15 @@ impl<'p> Reader<'p> {
         }
         if PURE.contains(&root) {
             self.args(call);
+            return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]));
+        }
+        // `DB.exec` of mini_sql, which some applications have beside Active Record.
+        if constant == "DB" {
+            let args = self.args(call);
+            return self.execute(&args, method, at);
+        }
+        if !(READS.contains(&method) || WRITES.contains(&method) || method.ends_with('?')) {
+            self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
             return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]));
         }
         let last = constant.rsplit("::").next().unwrap_or(constant);
@@ -1018,6 +1142,40 @@ impl Args {
     }
 }
 
+/// Whether a method changes the list, the hash or the text that it is asked of.
+fn changes(method: &str) -> bool {
+    const CHANGES: [&str; 14] = [
+        "<<", "[]=", "push", "append", "prepend", "unshift", "concat", "store", "update", "delete", "insert", "clear",
+        "replace", "shift",
+    ];
+    CHANGES.contains(&method) || method.ends_with('!')
+}
+
+fn variable_name(node: &Node) -> Option<String> {
+    let local = node.as_local_variable_read_node().map(|read| name(read.name().as_slice()));
+    local.or_else(|| Some(name(node.as_instance_variable_read_node()?.name().as_slice())))
+}
+
+/// The variable that `||=`, `&&=`, `@a +=` or `a[:b] ||=` changes.
+fn changed_variable(node: &Node) -> Option<String> {
+    if let Some(write) = node.as_local_variable_or_write_node() {
+        return Some(name(write.name().as_slice()));
+    }
+    if let Some(write) = node.as_local_variable_and_write_node() {
+        return Some(name(write.name().as_slice()));
+    }
+    if let Some(write) = node.as_instance_variable_or_write_node() {
+        return Some(name(write.name().as_slice()));
+    }
+    if let Some(write) = node.as_instance_variable_operator_write_node() {
+        return Some(name(write.name().as_slice()));
+    }
+    if let Some(write) = node.as_index_or_write_node() {
+        return variable_name(&write.receiver()?);
+    }
+    variable_name(&node.as_index_operator_write_node()?.receiver()?)
+}
+
 /// Whether a method's first argument is SQL that may change something.
 fn sql_method(method: &str) -> bool {
     matches!(
@@ -1100,6 +1258,10 @@ fn of_list(list: Vec<Value>, method: &str, args: &Args) -> Value {
 
 fn of_map(pairs: Vec<(Value, Value)>, method: &str, args: &Args) -> Value {
     match (method, args.list.first()) {
+        ("merge", None) if !args.open => {
+            let more = args.options.iter().map(|(key, value)| (Value::Text(key.clone()), value.clone()));
+            Value::Map(pairs.into_iter().chain(more).collect())
+        }
         ("keys", None) => Value::List(pairs.into_iter().map(|(key, _)| key).collect()),
         ("values", None) => Value::List(pairs.into_iter().map(|(_, value)| value).collect()),
         ("[]" | "fetch", Some(key)) => {

@@ -286,3 +286,31 @@ class Never < ActiveRecord::Migration[6.0]
     raise "Run this one by hand" if Rails.env.production?
   end
 end
+
+### case mini_sql is given SQL
+### expect refusal remove-column 3
+class DropSlug < ActiveRecord::Migration[7.0]
+  def up
+    DB.exec("ALTER TABLE posts DROP COLUMN slug")
+  end
+end
+
+### case a class that is not known does it
+### expect note dynamic 4
+### class breaks
+class DropSlug < ActiveRecord::Migration[7.0]
+  DROPPED_COLUMNS = { posts: %i[slug] }
+  def up
+    DROPPED_COLUMNS.each { |table, columns| Migration::ColumnDropper.execute_drop(table, columns) }
+  end
+end
+
+### case a relation is walked through
+### class restart
+class Fill < ActiveRecord::Migration[7.0]
+  def up
+    User.where(admin: true).includes(:posts).order(:id).find_each(batch_size: 100) do |user|
+      user.posts.each { |post| post.update_column(:status, 1) }
+    end
+  end
+end

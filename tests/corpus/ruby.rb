@@ -384,3 +384,35 @@ end
     2.times do |number|
       add_index :posts, "part_#{number}"
     end
+
+### case options that are put together
+class A < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+
+  def change
+    options = {}
+    options[:algorithm] = :concurrently
+    columns = %i[slug]
+    columns += [:status]
+    columns << :author_id
+    add_index :posts, columns, **options.merge(name: "a")
+  end
+end
+
+### case options that are put together under a condition
+### expect note dynamic 4
+    options = {}
+    options[:algorithm] = :concurrently if connection.adapter_name == "PostgreSQL"
+    options[:name] = "a"
+    add_index :posts, :slug, **options
+
+### case a variable that may have two values
+### expect note dynamic 3
+    table = nil
+    table ||= :posts
+    remove_column table, :slug
+
+### case two variables at once
+### expect refusal remove-column 2
+    table, column = :posts, :slug
+    remove_column table, column

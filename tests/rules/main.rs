@@ -314,10 +314,11 @@ fn no_file_is_too_strange() {
         }
     }
     let deep = "[".repeat(3_000) + &"]".repeat(3_000);
+    let longest = format!("a{}", ".b".repeat(60_000));
     let chain = format!("a{}", ".b { |c| c.d }".repeat(2_000));
     let sql = format!("execute \"SELECT {}1{}\"", "(".repeat(5_000), ")".repeat(5_000));
     let parts = format!("execute \"UPDATE t SET a = {}1{}\"", "(".repeat(5_000), ")".repeat(5_000));
-    for body in [deep, chain, sql, parts, "9_999.times { 9_999.times { add_index :a, :b } }".to_owned()] {
+    for body in [deep, longest, chain, sql, parts, "9_999.times { 9_999.times { add_index :a, :b } }".to_owned()] {
         let text = format!("class A < ActiveRecord::Migration[7.1]\n  def change\n    {body}\n  end\nend\n");
         read(&Source { path: Path::new("a.rb"), text: text.as_bytes() }, &app);
     }
