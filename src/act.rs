@@ -1052,7 +1052,8 @@ fn settlement(run: &Run, index: usize, world: &World, proof: &crate::verify::Pro
 /// What the proof remembers of the schema change, for people.
 fn remembered(run: &Run, index: usize, ledger: &debt::Ledger) -> debt::Change {
     let (facts, before) = (&run.facts[index], ledger.proved.as_ref());
-    if let (Some(_), Some(change)) = (ledger.fresh(&facts.digest), before.and_then(|proved| proved.ch.clone())) {
+    let same = before.filter(|proved| ledger.rows.is_empty() && proved.ver == facts.digest.as_str());
+    if let Some(change) = same.and_then(|proved| proved.ch.clone()) {
         return change;
     }
     let opened = ledger.rows.iter().filter_map(|row| change::moment(&row.entry.opened)).min();
