@@ -96,8 +96,12 @@ fn read(pending: &[Pending], texts: &[Vec<u8>], known: &Known) -> Result<Vec<Rea
     let folder = |source: &Source| database_folder(source.path);
     let mut readings = Vec::new();
     for sources in sources.chunk_by(|a, b| folder(a) == folder(b)) {
-        let deployed = known.deployed(&folder(&sources[0]))?;
-        readings.extend(ruby::read_all(sources, &deployed));
+        let folder = folder(&sources[0]);
+        let engine = known.engine(&folder);
+        let parsed = ruby::parse(sources, engine);
+        // What does nothing to a table needs no other file to be read.
+        let deployed = if parsed.has_deeds() { known.deployed(&folder, engine)? } else { Deployed::default() };
+        readings.extend(parsed.judge(&deployed));
     }
     Ok(readings)
 }
@@ -115,8 +119,8 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn deployed(&self, folder: &Path) -> Result<Deployed, git2::Error> {
-        let Some(root) = self.root else { return Ok(Deployed { engine: self.engine(folder), ..Deployed::default() }) };
+    fn deployed(&self, folder: &Path, engine: Option<Engine>) -> Result<Deployed, git2::Error> {
+        let Some(root) = self.root else { return Ok(Deployed { engine, ..Deployed::default() }) };
         let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
         for parts in ["engines", "packs", "packages", "components"] {
             for part in trees::folders_in(self.repository, root, Path::new(parts))? {
@@ -130,7 +134,7 @@ impl Known<'_> {
             }
         }
         let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, folder)? } else { Vec::new() };
-        Ok(Deployed { models, schema, migrations, engine: self.engine(folder), server_version: None })
+        Ok(Deployed { models, schema, migrations, engine, server_version: None })
     }
 
     /// The engine of the database whose migrations these are, in production, as far as the configuration tells it without a

@@ -25,6 +25,7 @@ use self::judge::{Verdict, World};
 use self::models::Models;
 pub use self::rules::{RULES, Rule, rule};
 use self::schema::Schema;
+use self::script::Script;
 use crate::findings::{Finding, Place, Severity};
 use crate::rails::Engine;
 
@@ -108,33 +109,73 @@ pub fn read(migration: &Source, deployed: &Deployed) -> Reading {
 
 /// Reads the migrations of one push, in the order in which they run: what one has made, nobody uses when the next one runs.
 pub fn read_all(migrations: &[Source], deployed: &Deployed) -> Vec<Reading> {
-    if migrations.is_empty() {
-        return Vec::new();
+    parse(migrations, deployed.engine).judge(deployed)
+}
+
+/// The migrations of one push, parsed and not yet judged.
+pub struct Parsed<'a> {
+    migrations: &'a [Source<'a>],
+    engine: Engine,
+    /// One for each migration; why it could not be parsed.
+    scripts: Vec<Result<Script, Unparsed>>,
+}
+
+enum Unparsed {
+    TooLarge,
+    Broken(script::Broken),
+    /// There was no thread to be had, or the parser failed.
+    Failed,
+}
+
+/// Parses the migrations of one push, in the order in which they run.
+pub fn parse<'a>(migrations: &'a [Source<'a>], engine: Option<Engine>) -> Parsed<'a> {
+    let engine = engine.unwrap_or(Engine::Postgresql);
+    let one = |migration: &Source| match migration.text.len() {
+        length if length > MAX_MIGRATION => Err(Unparsed::TooLarge),
+        _ => script::script(migration.text, engine).map_err(Unparsed::Broken),
+    };
+    let sizes = migrations.iter().map(|migration| migration.text.len().min(MAX_MIGRATION));
+    let scripts = with_stack(sizes, || migrations.iter().map(one).collect());
+    let failed = || migrations.iter().map(|_| Err(Unparsed::Failed)).collect();
+    Parsed { migrations, engine, scripts: scripts.unwrap_or_else(failed) }
+}
+
+impl Parsed<'_> {
+    /// Whether any of them does something that has to be held against what is deployed.
+    pub fn has_deeds(&self) -> bool {
+        self.scripts.iter().flatten().any(|script| !script.changes.is_empty())
     }
-    let ruby = migrations.iter().map(|migration| migration.text.len().min(MAX_MIGRATION)).chain(deployed.sizes()).max();
-    let stack = (4 << 20) + ruby.unwrap_or_default() * STACK_PER_BYTE;
-    // Memory that is not touched costs nothing. A thread of its own also keeps a fault in here away from its caller.
+
+    /// Holds them against what is deployed.
+    pub fn judge(self, deployed: &Deployed) -> Vec<Reading> {
+        let Self { migrations, engine, scripts } = self;
+        let walk = || {
+            let schema = Schema::of(deployed.schema.as_ref(), &deployed.migrations, engine);
+            let mut world =
+                World::new(Models::of(&deployed.models), schema, engine, deployed.server_version.as_deref());
+            let each = migrations.iter().zip(&scripts);
+            each.map(|(migration, script)| reading(migration, script, &mut world)).collect()
+        };
+        let failed = || migrations.iter().map(|migration| unread(migration, "it cannot be read here")).collect();
+        with_stack(deployed.sizes(), walk).unwrap_or_else(failed)
+    }
+}
+
+/// Does what reads Ruby files of these lengths, on a stack that is deep enough for them. Memory that is not touched costs nothing,
+/// and a thread of its own keeps a fault in there away from its caller.
+fn with_stack<T: Send>(sizes: impl Iterator<Item = usize>, work: impl FnOnce() -> T + Send) -> Option<T> {
+    let stack = (4 << 20) + sizes.max().unwrap_or_default() * STACK_PER_BYTE;
     std::thread::scope(|scope| {
-        let walk = std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, || walk(migrations, deployed));
-        walk.ok().and_then(|walk| walk.join().ok())
+        std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work).ok()?.join().ok()
     })
-    .unwrap_or_else(|| migrations.iter().map(|migration| unread(migration, "it cannot be read here")).collect())
 }
 
-fn walk(migrations: &[Source], deployed: &Deployed) -> Vec<Reading> {
-    let engine = deployed.engine.unwrap_or(Engine::Postgresql);
-    let schema = Schema::of(deployed.schema.as_ref(), &deployed.migrations, engine);
-    let mut world = World::new(Models::of(&deployed.models), schema, engine, deployed.server_version.as_deref());
-    migrations.iter().map(|migration| reading(migration, &mut world)).collect()
-}
-
-fn reading(migration: &Source, world: &mut World) -> Reading {
-    if migration.text.len() > MAX_MIGRATION {
-        return unread(migration, "the file is too large to be read");
-    }
-    let script = match script::script(migration.text, world.engine) {
+fn reading(migration: &Source, script: &Result<Script, Unparsed>, world: &mut World) -> Reading {
+    let script = match script {
         Ok(script) => script,
-        Err(broken) => {
+        Err(Unparsed::TooLarge) => return unread(migration, "the file is too large to be read"),
+        Err(Unparsed::Failed) => return unread(migration, "it cannot be read here"),
+        Err(Unparsed::Broken(broken)) => {
             let message = format!("the file is not valid Ruby: {}", broken.why);
             let finding = finding(migration, "syntax-error", Severity::Refusal, broken.at, message);
             return Reading {
@@ -146,7 +187,7 @@ fn reading(migration: &Source, world: &mut World) -> Reading {
     };
     let mut what: Vec<String> = script.changes.iter().map(|change| change.deed.words()).collect();
     what.dedup();
-    let (verdicts, class) = world.judge(&script);
+    let (verdicts, class) = world.judge(script);
     let mut findings: Vec<Finding> = verdicts
         .into_iter()
         .filter_map(|Verdict { rule, severity, at, message }| finding(migration, rule.name, severity, at, message))
