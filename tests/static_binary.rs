@@ -91,9 +91,9 @@ impl EmptyRoot {
 }
 
 #[test]
-fn names_no_loader_and_no_library() {
+fn names_no_loader_and_no_library_and_carries_no_symbols() {
     let readelf = Command::new("readelf")
-        .args(["--program-headers", "--dynamic", "--wide"])
+        .args(["--program-headers", "--section-headers", "--dynamic", "--wide"])
         .arg(&*BINARY)
         .env("LC_ALL", "C")
         .output()
@@ -102,6 +102,8 @@ fn names_no_loader_and_no_library() {
     assert!(headers.contains("LOAD"), "{headers}");
     assert!(!headers.contains("INTERP"), "{headers}");
     assert!(!headers.contains("(NEEDED)"), "{headers}");
+    assert!(headers.contains(".text") && !headers.contains(".symtab"), "{headers}");
+    assert!(BINARY.metadata().unwrap().len() < 12 * 1024 * 1024, "the binary has outgrown 12 MiB");
 }
 
 #[test]
