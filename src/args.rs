@@ -19,10 +19,17 @@ const VERSION: &str =
 #[command(name = "unstuck", version, long_version = VERSION, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
-  release: unstuck migrate          the line for your Procfile
-  unstuck status -a my-app          what is pending, what is owed, which dynos are stuck
-  unstuck restart -r production     restart what is stuck, and prove it
-  unstuck config                    what is in effect, and where it comes from
+  release: unstuck migrate                 the line for your Procfile
+  unstuck status                           what is pending, what is owed, which dynos are stuck
+  unstuck restart                          restart what is stuck, and prove it
+  unstuck migrate -a my-app                from a laptop, in a one-off dyno
+  unstuck tail -a my-app --errors          what matters of the log
+  unstuck watch -a my-app --for 5m         after a deploy: is it well
+  unstuck rollback -a my-app               back, unless the schema forbids it
+  unstuck doctor -a my-app                 what would fail on the day
+  unstuck hook install                     look at each push before it leaves
+  unstuck check --format github            the same in CI
+  web: unstuck exec -- bundle exec puma    a guard for a process
 
 Exit codes:
   0  done, or nothing to do
@@ -62,7 +69,7 @@ pub struct Common {
     /// The table of applied versions, where the application's Ruby code names another one
     #[arg(long, global = true, value_name = "NAME")]
     pub schema_migrations_table: Option<String>,
-    /// Print exactly one JSON document on standard output
+    /// Print exactly one JSON document on standard output; one a line for what goes on and on
     #[arg(long, global = true)]
     pub json: bool,
     /// When to use colours: auto, always, never
@@ -97,7 +104,7 @@ pub struct Timeouts {
     /// Old processes have to be gone by then [default: 3m; in the release phase, where the migration succeeded, 30s]
     #[arg(long = "prove-timeout", global = true, value_name = "TIME")]
     pub prove: Option<String>,
-    /// New processes should be up by then; only reported [default: 2m]
+    /// New processes should be up by then; only reported, but a rolling restart stops there [default: 2m]
     #[arg(long = "health-timeout", global = true, value_name = "TIME")]
     pub health: Option<String>,
     /// One request to Heroku's API [default: 10s]
