@@ -394,7 +394,7 @@ fn the_run_lock_is_one_per_database_and_lives_as_long_as_any_heir() {
     for place in places("lock") {
         place.initialise(&["1"]);
         let (mut first, mut second) = (place.open(), place.open());
-        assert_eq!(first.try_lock().unwrap(), Lock::Taken);
+        take_lock(&mut first).unwrap();
         assert_eq!(first.try_lock().unwrap(), Lock::Taken, "it is ours already");
         let Lock::Held(who) = second.try_lock().unwrap() else { panic!("two hold the lock of {:?}", place.engine()) };
         let named = if place.engine() == Engine::Sqlite { std::process::id().to_string() } else { "session ".into() };
@@ -421,7 +421,7 @@ fn a_connection_that_was_cut_is_opened_again_with_the_lock() {
         place.initialise(&["1"]);
         let mut ledger = place.open();
         let mut other = place.open();
-        assert_eq!(ledger.try_lock().unwrap(), Lock::Taken);
+        take_lock(&mut ledger).unwrap();
         let mut held =
             |what: &str| assert!(matches!(other.try_lock().unwrap(), Lock::Held(_)), "not held after {what}");
         ledger.look().unwrap();
@@ -532,9 +532,9 @@ fn a_lock_that_another_run_took_meanwhile_is_not_ours_any_more() {
     place.initialise(&["1"]);
     let (mut ledger, mut thief) = (place.open(), place.open());
     ledger.look().unwrap();
-    assert_eq!(ledger.try_lock().unwrap(), Lock::Taken);
+    take_lock(&mut ledger).unwrap();
     place.cut();
-    assert_eq!(thief.try_lock().unwrap(), Lock::Taken);
+    take_lock(&mut thief).unwrap();
     ledger.touch(&debt("a"), "one").unwrap_err();
     for _ in 0..2 {
         let error = ledger.touch(&debt("a"), "one").unwrap_err();
@@ -845,7 +845,7 @@ fn the_epoch_is_the_servers_life() {
         place.initialise(&["1"]);
         let with_the_lock = || {
             let mut port = place.open();
-            assert_eq!(port.try_lock().unwrap(), Lock::Taken);
+            take_lock(&mut port).unwrap();
             port.look().unwrap().epoch
         };
         let (first, second) = (with_the_lock(), with_the_lock());
