@@ -279,6 +279,9 @@ impl Aftermath {
                     false,
                 )
             }
+            Verdict::NewErrors | Verdict::Crashing if before == 0 => {
+                ("this is the first release, so there is none to go back to: `unstuck tail --errors`".to_owned(), false)
+            }
             Verdict::NewErrors => (
                 format!(
                     "if they hurt your users, roll back: `unstuck rollback` (release v{version} brought them; `unstuck releases` lists where to)"
