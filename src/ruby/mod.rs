@@ -21,6 +21,7 @@ mod value;
 use std::path::{Path, PathBuf};
 
 pub use self::allow::{Allowance, allowances};
+use self::deed::Deed;
 use self::judge::{Verdict, World};
 use self::models::Models;
 pub use self::rules::{RULES, Rule, rule};
@@ -141,9 +142,10 @@ pub fn parse<'a>(migrations: &'a [Source<'a>], engine: Option<Engine>) -> Parsed
 }
 
 impl Parsed<'_> {
-    /// Whether any of them does something that has to be held against what is deployed.
+    /// Whether any of them does something that has to be held against what is deployed. What cannot be read is said as it is.
     pub fn has_deeds(&self) -> bool {
-        self.scripts.iter().flatten().any(|script| !script.changes.is_empty())
+        let mut changes = self.scripts.iter().flatten().flat_map(|script| &script.changes);
+        changes.any(|change| !matches!(change.deed, Deed::Dynamic { .. }))
     }
 
     /// Holds them against what is deployed.
