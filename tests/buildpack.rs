@@ -217,10 +217,14 @@ fn the_release_line_is_added_only_where_there_is_none() {
 #[test]
 fn a_binary_that_is_not_the_packed_one_is_refused() {
     let build = Build::new();
+    build.compile().code(0);
+    fs::remove_file(build.installed()).unwrap();
     let machine = env::consts::ARCH;
     fs::write(build.buildpack.path().join(format!("dist/{machine}/unstuck")), "#!/bin/sh\n").unwrap();
     assert!(build.compile().code(1).err.contains("not the one that was packed"));
     assert!(!build.installed().exists());
+    let report = build.run("report", &["app", "cache", "env"]).code(0).out;
+    assert!(report.contains("unstuck_origin: none\n"), "{report}");
 }
 
 /// A server of one file, which counts how often it is asked.
