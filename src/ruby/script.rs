@@ -14,8 +14,12 @@ use crate::rails::Engine;
 /// As deep as calls and blocks are followed.
 const MAX_DEPTH: usize = 120;
 
-/// As many expressions as one file may have evaluated: a loop in a loop in a loop is a program, not a migration.
+/// As many expressions as one file may have evaluated: a loop in a loop in a loop is a program, not a migration. Large values
+/// count for as many more, since two lines can double one again and again.
 const MAX_STEPS: usize = 50_000;
+
+/// What stands between the items of a list that is joined, in bytes: it is the one thing that a single call repeats.
+const MAX_SEPARATORS: usize = 256 << 10;
 
 /// What a file does.
 #[derive(Debug, Default)]
@@ -433,6 +437,7 @@ impl<'p> Reader<'p> {
         self.depth += 1;
         let value = self.expression(node);
         self.depth -= 1;
+        self.steps += value.weight();
         value
     }
 
@@ -1111,7 +1116,9 @@ impl<'p> Reader<'p> {
         }
         // Instance variables are the object's.
         let shared = self.locals.iter().filter(|(name, _)| name.starts_with('@'));
-        locals.extend(shared.map(|(name, value)| (name.clone(), value.clone())));
+        let shared: Vec<(String, Value)> = shared.map(|(name, value)| (name.clone(), value.clone())).collect();
+        self.steps += shared.iter().map(|(_, value)| value.weight()).sum::<usize>();
+        locals.extend(shared);
         let outer = std::mem::replace(&mut self.locals, locals);
         let block =
             std::mem::replace(&mut self.block, call.block().filter(|node| node.as_block_node().is_some()).map(Rc::new));
@@ -1250,7 +1257,8 @@ fn of_list(list: Vec<Value>, method: &str, args: &Args) -> Value {
         ("join", separator) => {
             let separator = separator.map_or(Some(String::new()), Value::text);
             let texts: Option<Vec<String>> = list.iter().map(Value::text).collect();
-            texts.zip(separator).map_or(Value::Unknown, |(texts, by)| Value::Text(texts.join(&by)))
+            let fits = |(texts, by): &(Vec<String>, String)| by.len().saturating_mul(texts.len()) <= MAX_SEPARATORS;
+            texts.zip(separator).filter(fits).map_or(Value::Unknown, |(texts, by)| Value::Text(texts.join(&by)))
         }
         _ => Value::Unknown,
     }

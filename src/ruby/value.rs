@@ -1,5 +1,8 @@
 //! The values of the part of Ruby that is read, and the arguments of a call.
 
+/// So much text is as dear as one expression.
+pub const BYTES_PER_STEP: usize = 32;
+
 /// What an expression stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -39,6 +42,16 @@ impl Value {
         match self {
             Self::List(list) => list.iter().map(Self::text).collect(),
             value => value.text().map(|text| vec![text]),
+        }
+    }
+
+    /// What a copy of it costs, all that it holds included, in steps of the reader.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len() / BYTES_PER_STEP,
+            Self::List(list) => list.iter().map(|item| 1 + item.weight()).sum(),
+            Self::Map(pairs) => pairs.iter().map(|(key, value)| 1 + key.weight() + value.weight()).sum(),
+            _ => 0,
         }
     }
 

@@ -323,3 +323,26 @@ fn no_file_is_too_strange() {
         read(&Source { path: Path::new("a.rb"), text: text.as_bytes() }, &app);
     }
 }
+
+/// Whatever doubles a value again and again is given up, long before it fills the memory.
+#[test]
+fn no_value_grows_without_end() {
+    let (text, list) = ("s = s + s; ".repeat(60), "l = l + l; ".repeat(60));
+    let bodies = [
+        format!("s = 'a'; {text} execute s"),
+        format!("s = 'a'; {} execute s", "s = \"#{s}#{s}#{s}#{s}\"; ".repeat(60)),
+        format!("l = [1, 2]; {list} l.each {{ |a| drop_table a }}"),
+        format!("l = [1]; {} l.each {{ |a| drop_table a }}", "l = [l, l]; ".repeat(60)),
+        format!("l = [1]; {} l.each {{ |a| drop_table a }}", "l << l; ".repeat(60)),
+        format!("h = {{}}; {} execute h", "h = { a: h, b: h }; ".repeat(60)),
+        format!("@s = 'a'; {} @s.size; {}", text.replace('s', "@s"), "own; ".repeat(60)),
+        format!("s = 'a'; {} l = [1]; {} execute l.join(s)", "s = s + s; ".repeat(16), "l = l + l; ".repeat(12)),
+    ];
+    for body in bodies {
+        let text =
+            format!("class A < ActiveRecord::Migration[7.1]\n  def change\n    {body}\n  end\n  def own = 1\nend\n");
+        let reading = read(&Source { path: Path::new("a.rb"), text: text.as_bytes() }, &Deployed::default());
+        let given_up = reading.findings.iter().any(|finding| finding.rule == "dynamic");
+        assert!(given_up, "{}...: {:?}", &body[..40], reading.findings);
+    }
+}
