@@ -20,7 +20,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use ureq::http::uri::Authority;
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, request};
 
 use crate::adapters::heroku::wire::{Answer, Failure, Wire};
 use crate::adapters::retry::{self, Attempt, Effect, Fault};
@@ -241,20 +241,19 @@ impl Heroku {
         self.insist(Effect::Restart, || self.ask(&call).map(drop))
     }
 
-    /// Reads the log from the address that the API handed out. The address is itself a key, so it is neither given the token
-    /// nor named in an error.
+    /// Reads the log from the address that the API handed out.
     fn read_log(&self, dyno: &str, url: &str) -> Result<Answer, Failed> {
         let call = format!("GET the log of {}", self.clean(dyno));
-        let strange = || Failed {
-            fault: Fault::Final,
-            ..Failed::unreadable(&call, "the API names an address that is not Heroku's")
-        };
-        let uri: Uri = url.parse().map_err(|_| strange())?;
-        if !self.host.trusts(&uri) {
-            return Err(strange());
-        }
-        let request = Request::get(uri).header(header::ACCEPT, "text/plain").body(None).map_err(|_| strange())?;
+        let request = self.handed_out(&call, url)?.header(header::ACCEPT, "text/plain").body(None);
+        let request = request.map_err(|_| strange_address(&call))?;
         self.send(&call, request)
+    }
+
+    /// A request to an address that the API handed out. The address is itself a key, so it is neither given the token nor named in
+    /// an error; and it has to be Heroku's.
+    fn handed_out(&self, call: &str, url: &str) -> Result<request::Builder, Failed> {
+        let uri: Uri = url.parse().map_err(|_| strange_address(call))?;
+        if self.host.trusts(&uri) { Ok(Request::get(uri)) } else { Err(strange_address(call)) }
     }
 }
 
@@ -422,6 +421,11 @@ impl Failed {
         let error = ApiError { kind: ApiErrorKind::Unknown, status: None, id: None, message, hint: None };
         Self { error, fault: Fault::Doubtful }
     }
+}
+
+/// An address that cannot be used, and is not named.
+fn strange_address(call: &str) -> Failed {
+    Failed { fault: Fault::Final, ..Failed::unreadable(&call, "the API names an address that is not Heroku's") }
 }
 
 /// The failure that no answer, or not all of one, stands for. `place` is the host and port that were asked.

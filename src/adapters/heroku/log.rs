@@ -4,10 +4,10 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use ureq::http::{Method, Request, Uri, header};
+use ureq::http::{Method, Uri, header};
 
 use crate::adapters::heroku::wire::{Answer, Stream};
-use crate::adapters::heroku::{Call, Failed, Heroku, LogSessionJson, VERSION_3_SDK, no_answer};
+use crate::adapters::heroku::{Call, Failed, Heroku, LogSessionJson, VERSION_3_SDK, no_answer, strange_address};
 use crate::adapters::retry::{Effect, Fault};
 use crate::dynos::Generation;
 use crate::ports::{ApiError, ApiErrorKind, Cut, LogLines, LogQuery};
@@ -41,20 +41,13 @@ impl Heroku {
         Ok(Box::new(Lines { body: BufReader::new(stream.body), events, token: self.token.clone(), over: false }))
     }
 
-    /// The address is itself a key, so it is neither given the token nor named in an error.
     fn open_stream(&self, url: &str, idle: Duration) -> Result<Stream, Failed> {
         let call = "GET the log";
-        let strange = || Failed {
-            fault: Fault::Final,
-            ..Failed::unreadable(&call, "the API names an address that is not Heroku's")
-        };
-        let uri: Uri = url.parse().map_err(|_| strange())?;
-        if !self.host.trusts(&uri) {
-            return Err(strange());
-        }
-        let place = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let request = self.handed_out(call, url)?;
+        let place = request.uri_ref().and_then(Uri::authority).map(ToString::to_string).unwrap_or_default();
         // Fir is known to answer to this alone; elsewhere either form will do.
-        let request = Request::get(uri).header(header::ACCEPT, "text/event-stream").body(()).map_err(|_| strange())?;
+        let request = request.header(header::ACCEPT, "text/event-stream").body(());
+        let request = request.map_err(|_| strange_address(call))?;
         let stream = self.wire.open(request, idle).map_err(|failure| no_answer(&call, &place, &failure))?;
         if (200..300).contains(&stream.status) {
             return Ok(stream);
