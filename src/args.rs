@@ -122,7 +122,9 @@ pub struct Timeouts {
     pub ddl_lock: Option<String>,
 }
 
+// Only the command that was typed is described: describing all of them cost a tenth of a run with nothing pending.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 pub enum Command {
     /// Run what is pending, restart, and prove that no old process is left
     ///

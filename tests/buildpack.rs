@@ -301,6 +301,13 @@ fn a_cloud_native_build_gets_a_layer_and_a_process() {
     }
     assert!(fs::read_to_string(folder("layers/unstuck.toml")).unwrap().contains("launch = true"));
     assert!(Command::new(folder("layers/unstuck/bin/unstuck")).arg("-V").status().unwrap().success());
+    let materials = fs::read(folder("layers/unstuck.sbom.cdx.json")).unwrap();
+    let materials: serde_json::Value = serde_json::from_slice(&materials).unwrap();
+    assert_eq!(materials["bomFormat"], "CycloneDX");
+    let crates = materials["components"].as_array().unwrap();
+    let known =
+        |name: &str| crates.iter().any(|part| part["name"] == name && part["licenses"][0]["expression"].is_string());
+    assert!(known("clap") && known("git2") && known("libsqlite3-sys") && !known("jsonschema"), "{materials}");
     let launch = fs::read_to_string(folder("layers/launch.toml")).unwrap();
     assert_eq!(launch, "[[processes]]\ntype = \"release\"\ncommand = [\"unstuck\", \"migrate\"]\n");
 
@@ -333,7 +340,9 @@ fn two_packages_of_one_commit_are_equal_and_complete() {
 
     let unpacked = unpack(&archive());
     let folder = fs::read_dir(unpacked.path()).unwrap().next().unwrap().unwrap().path();
-    for file in ["LICENSE-MIT", "LICENSE-APACHE", "README.md", "man/unstuck.1", "man/unstuck-migrate.1"] {
+    for file in
+        ["LICENSE-MIT", "LICENSE-APACHE", "README.md", "unstuck.cdx.json", "man/unstuck.1", "man/unstuck-migrate.1"]
+    {
         assert!(folder.join(file).metadata().unwrap().len() > 500, "{file}");
     }
     for (file, shell) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish"), ("powershell", "powershell")] {
