@@ -234,6 +234,10 @@ impl Files {
         paths
     }
 
+    fn at(&self, index: u32) -> Place {
+        self.places[index as usize]
+    }
+
     fn name(&self, file: Place) -> &[u8] {
         &self.names[file.begin..file.end]
     }
@@ -255,7 +259,8 @@ impl Files {
 #[derive(Debug)]
 pub struct Migrations {
     files: Files,
-    by_version: Vec<(Version, Place)>,
+    /// With the index of its file: what is sorted should be small.
+    by_version: Vec<(Version, u32)>,
 }
 
 impl Migrations {
@@ -264,9 +269,9 @@ impl Migrations {
     pub fn of(files: Files) -> Result<Self> {
         let mut by_version = Vec::with_capacity(files.len());
         let mut names = Vec::with_capacity(files.len());
-        for file in &files.places {
+        for (index, file) in (0..).zip(&files.places) {
             let Some(Parts { version, name, .. }) = files.parts(*file) else { break };
-            by_version.push((Version::from_digits(version), *file));
+            by_version.push((Version::from_digits(version), index));
             names.push(mixed(name));
         }
         by_version.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -292,7 +297,7 @@ impl Migrations {
     /// late is pending too. `applied` ascends.
     pub fn pending(&self, applied: &[Version]) -> Vec<Migration> {
         let pending = missing(&self.by_version, |(version, _)| version, applied, |version| version);
-        pending.filter_map(|(_, file)| self.files.migration(*file)).collect()
+        pending.filter_map(|(_, index)| self.files.migration(self.files.at(*index))).collect()
     }
 
     /// The versions in the table that no file has, ascending. They are never pending. `applied` ascends.
@@ -305,9 +310,9 @@ impl Migrations {
     pub fn refuse_future(&self, limit: &Version) -> Result<()> {
         match self.by_version.iter().find(|(version, _)| version >= limit) {
             None => Ok(()),
-            Some((version, file)) => Err(input(format!(
+            Some((version, index)) => Err(input(format!(
                 "{}: the version {version} lies in the future (Rails: InvalidMigrationTimestampError)",
-                self.files.path(*file).display()
+                self.files.path(self.files.at(*index)).display()
             ))),
         }
     }
