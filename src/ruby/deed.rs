@@ -252,14 +252,22 @@ impl Deed {
     }
 }
 
+/// On what a deed depends that only the running program knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// On what is there: `unless column_exists?`, a loop over what exists. Where the code was not yet, it is done.
+    Expected,
+    /// On anything else, in words.
+    Unknown(String),
+}
+
 /// A deed with its circumstances.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub deed: Deed,
     /// Where it is said: bytes from the file's begin.
     pub at: usize,
-    /// It depends on something that only the running program knows.
-    pub conditional: bool,
+    pub condition: Option<Condition>,
     /// A person vouches for it with `safety_assured`.
     pub assured: bool,
 }

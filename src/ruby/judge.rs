@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Class;
-use super::deed::{Change, Column, Constraint, Deed, Default, Index};
+use super::deed::{Change, Column, Condition, Constraint, Deed, Default, Index};
 use super::models::{Models, Use};
 use super::rules::{Rule, rule};
 use super::schema::Schema;
@@ -160,11 +160,15 @@ impl Bench<'_> {
         let Some(rule) = rule(name) else { return };
         let assured =
             change.assured && !matches!(name, "remove-column" | "rename-column" | "drop-table" | "rename-table");
-        let severity = if assured { Note } else { severity };
-        let message = match (assured, change.conditional) {
-            (true, _) => format!("{message} (somebody vouches for it with safety_assured)"),
-            (false, true) => format!("{message} (under a condition that is not known here)"),
-            (false, false) => message,
+        let (severity, message) = match (assured, &change.condition) {
+            (true, _) => (Note, format!("{message} (somebody vouches for it with safety_assured)")),
+            (false, Some(Condition::Unknown(words))) => {
+                (severity.min(Warning), format!("{message} (only where {words})"))
+            }
+            (false, Some(Condition::Expected)) => {
+                (severity, format!("{message} (under a condition that is not known here)"))
+            }
+            (false, None) => (severity, message),
         };
         self.found.push(Verdict { rule, severity, at: change.at, message });
     }

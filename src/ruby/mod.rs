@@ -7,8 +7,11 @@
 //! Pure: nothing is executed, and no file is opened. What cannot be read is said, never guessed.
 
 mod allow;
+mod compute;
+mod condition;
 mod deed;
 mod dsl;
+mod finder;
 mod inflect;
 mod judge;
 mod models;
@@ -17,6 +20,7 @@ mod schema;
 mod script;
 mod sql;
 mod value;
+mod words;
 
 use std::path::{Path, PathBuf};
 

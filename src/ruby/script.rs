@@ -1,14 +1,23 @@
 //! Reads a migration: walks through its Ruby as far as its values are written in the file, and lists what it does.
 //! Nothing is executed. What depends on anything outside of the file is said to be dynamic, and not guessed.
 
-use std::collections::BTreeMap;
+mod binding;
+mod flow;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use ruby_prism::{CallNode, ClassNode, DefNode, Node, StatementsNode, Visit};
+use ruby_prism::{CallNode, ClassNode, ForNode, Node, StatementsNode};
 
-use super::deed::{Change, Deed};
+use self::binding::Bound;
+use self::flow::Left;
+use super::compute::{changes, of_list, of_map, of_number, of_text};
+use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated};
+use super::deed::{Change, Condition, Deed};
+use super::finder::{Finder, Method, Words, name, offset};
 use super::value::{Args, Value};
-use super::{dsl, sql};
+use super::words::{AT_ONCE, EVALS, HARMLESS, LISTS, PURE, READS, RUNS, WRAPPERS, WRITES, sql_method};
+use super::{dsl, inflect, sql};
 use crate::rails::Engine;
 
 /// As deep as calls and blocks are followed.
@@ -17,9 +26,6 @@ const MAX_DEPTH: usize = 120;
 /// As many expressions as one file may have evaluated: a loop in a loop in a loop is a program, not a migration. Large values
 /// count for as many more, since two lines can double one again and again.
 const MAX_STEPS: usize = 50_000;
-
-/// What stands between the items of a list that is joined, in bytes: it is the one thing that a single call repeats.
-const MAX_SEPARATORS: usize = 256 << 10;
 
 /// What a file does.
 #[derive(Debug, Default)]
@@ -45,352 +51,62 @@ pub fn script(text: &[u8], engine: Engine) -> Result<Script, Broken> {
         return Err(Broken { at: offset(&error.location()), why });
     }
     let root = parsed.node();
-    let mut finder = Finder::default();
-    finder.visit(&root);
+    let finder = Finder::of(&root);
     let mut reader = Reader {
         engine,
         modern: finder.modern,
         methods: finder.methods,
+        modules: finder.modules,
         locals: BTreeMap::new(),
         constants: BTreeMap::new(),
         block: None,
         running: Vec::new(),
         depth: 0,
         steps: 0,
-        conditional: 0,
+        conditions: Vec::new(),
+        method_at: 0,
+        block_at: 0,
+        left: None,
+        returned: None,
         assured: 0,
         silent: false,
         declaring: false,
         out: Script { outside_transaction: finder.outside_transaction, ..Script::default() },
     };
+    // A schema file has no class; a file without one that migrates does nothing that can be seen.
+    if finder.classes.is_empty() {
+        reader.eval(&root);
+        return Ok(reader.out);
+    }
     reader.declaring = true;
+    for node in &finder.around {
+        reader.eval(node);
+    }
     for class in &finder.classes {
         reader.body(class.body().as_ref());
     }
     reader.declaring = false;
-    let entry = ["change", "up"].into_iter().find_map(|name| reader.methods.get(name).cloned());
-    match entry {
+    let clear = finder.unclear.is_empty();
+    for (at, why) in finder.unclear {
+        reader.dynamic(at, why);
+    }
+    match ["change", "up"].into_iter().find_map(|name| reader.methods.get(name).cloned()) {
         Some(method) => {
             reader.body(method.body().as_ref());
         }
-        // A schema file has no class; a file without one that migrates does nothing that can be seen.
-        None if finder.classes.is_empty() => {
-            reader.eval(&root);
-        }
+        None if clear => finder.classes.iter().for_each(|class| reader.inherits(class)),
         None => {}
     }
     Ok(reader.out)
 }
 
-fn name(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn offset(location: &ruby_prism::Location) -> usize {
-    usize::try_from(location.start()).unwrap_or_default()
-}
-
-/// The migration's class, or classes, and their methods.
-#[derive(Default)]
-struct Finder<'p> {
-    classes: Vec<ClassNode<'p>>,
-    methods: BTreeMap<String, Rc<DefNode<'p>>>,
-    modern: bool,
-    outside_transaction: bool,
-    depth: usize,
-}
-
-impl<'p> Visit<'p> for Finder<'p> {
-    fn visit_class_node(&mut self, node: &ClassNode<'p>) {
-        let parent = node.superclass().map(|parent| name(parent.location().as_slice())).unwrap_or_default();
-        let migrates = parent.contains("Migration") || (self.depth == 0 && defines_migration(node));
-        if migrates {
-            // Without a version it is of Rails 4 or older, whose defaults those of `[4.2]` are.
-            let version = parent.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(version, _)| version);
-            let major = version.and_then(|version| version.split('.').next()?.trim().parse::<u32>().ok());
-            self.modern = !parent.starts_with("ActiveRecord::Migration") && !parent.starts_with("::ActiveRecord")
-                || major.is_some_and(|major| major >= 5);
-            if let Some(body) = node.body() {
-                let mut methods = Methods { finder: self };
-                methods.visit(&body);
-            }
-            if let Some(class) = node.as_node().as_class_node() {
-                self.classes.push(class);
-            }
-            return;
-        }
-        self.depth += 1;
-        ruby_prism::visit_class_node(self, node);
-        self.depth -= 1;
-    }
-}
-
-fn defines_migration(class: &ClassNode) -> bool {
-    let statements = class.body().and_then(|body| body.as_statements_node());
-    statements.is_some_and(|body| {
-        body.body()
-            .iter()
-            .any(|node| node.as_def_node().is_some_and(|method| matches!(method.name().as_slice(), b"up" | b"change")))
-    })
-}
-
-/// The methods of one class, without those of classes inside.
-struct Methods<'f, 'p> {
-    finder: &'f mut Finder<'p>,
-}
-
-impl<'p> Visit<'p> for Methods<'_, 'p> {
-    fn visit_class_node(&mut self, _: &ClassNode<'p>) {}
-
-    fn visit_def_node(&mut self, node: &DefNode<'p>) {
-        if let Some(method) = node.as_node().as_def_node() {
-            self.finder.methods.insert(name(node.name().as_slice()), Rc::new(method));
-        }
-    }
-
-    fn visit_call_node(&mut self, node: &CallNode<'p>) {
-        if node.receiver().is_none() && node.name().as_slice() == b"disable_ddl_transaction!" {
-            self.finder.outside_transaction = true;
-        }
-        ruby_prism::visit_call_node(self, node);
-    }
-}
-
-/// Whether anything below a node is a word of Rails' migrations.
-#[derive(Default)]
-struct Words {
-    found: bool,
-}
-
-impl<'p> Visit<'p> for Words {
-    fn visit_call_node(&mut self, node: &CallNode<'p>) {
-        let name = String::from_utf8_lossy(node.name().as_slice());
-        self.found |= name == "execute" || dsl::deeds(&name, &Args::default(), true).is_some();
-        ruby_prism::visit_call_node(self, node);
-    }
-}
-
-/// Methods of a model or relation that write rows.
-const WRITES: [&str; 40] = [
-    "update_all",
-    "delete_all",
-    "destroy_all",
-    "update",
-    "update!",
-    "update_column",
-    "update_columns",
-    "update_attribute",
-    "update_attributes",
-    "update_attributes!",
-    "save",
-    "save!",
-    "create",
-    "create!",
-    "insert",
-    "insert!",
-    "insert_all",
-    "insert_all!",
-    "upsert",
-    "upsert_all",
-    "destroy",
-    "destroy!",
-    "delete",
-    "delete_by",
-    "destroy_by",
-    "touch",
-    "touch_all",
-    "toggle!",
-    "increment!",
-    "decrement!",
-    "increment_counter",
-    "decrement_counter",
-    "update_counters",
-    "reset_counters",
-    "find_or_create_by",
-    "find_or_create_by!",
-    "first_or_create",
-    "first_or_create!",
-    "import",
-    "import!",
-];
-
-/// Among them those that change every row with one statement.
-const AT_ONCE: [&str; 3] = ["update_all", "delete_all", "touch_all"];
-
-/// Methods of a model that read, or begin a relation.
-const READS: [&str; 58] = [
-    "all",
-    "where",
-    "find_each",
-    "find_in_batches",
-    "in_batches",
-    "each_batch",
-    "unscoped",
-    "unscope",
-    "order",
-    "reorder",
-    "limit",
-    "offset",
-    "pluck",
-    "pick",
-    "select",
-    "joins",
-    "left_joins",
-    "left_outer_joins",
-    "includes",
-    "preload",
-    "eager_load",
-    "references",
-    "group",
-    "having",
-    "distinct",
-    "from",
-    "with",
-    "not",
-    "count",
-    "sum",
-    "maximum",
-    "minimum",
-    "average",
-    "first",
-    "last",
-    "take",
-    "find",
-    "find_by",
-    "find_by!",
-    "find_by_sql",
-    "first!",
-    "last!",
-    "ids",
-    "new",
-    "transaction",
-    "table_name",
-    "table_name=",
-    "quoted_table_name",
-    "column_names",
-    "columns",
-    "columns_hash",
-    "primary_key",
-    "reset_column_information",
-    "name",
-    "arel_table",
-    "lock",
-    "inheritance_column=",
-    "default_scoped",
-];
-
-/// Methods without a receiver that do nothing to the schema.
-const HARMLESS: [&str; 44] = [
-    "say",
-    "puts",
-    "p",
-    "pp",
-    "print",
-    "warn",
-    "require",
-    "require_relative",
-    "load",
-    "include",
-    "extend",
-    "private",
-    "protected",
-    "public",
-    "attr_accessor",
-    "attr_reader",
-    "sleep",
-    "quote",
-    "quote_table_name",
-    "quote_column_name",
-    "select_all",
-    "select_one",
-    "select_value",
-    "select_values",
-    "select_rows",
-    "tables",
-    "columns",
-    "indexes",
-    "foreign_keys",
-    "disable_ddl_transaction!",
-    "disable_lock_timeout!",
-    "raise",
-    "exit",
-    "binding",
-    "logger",
-    "format",
-    "sprintf",
-    "rand",
-    "block_given?",
-    "adapter_name",
-    "milestone",
-    "restrict_gitlab_migration",
-    "method",
-    "set_schema",
-];
-
-/// Methods that run their block, and nothing else that matters here.
-const WRAPPERS: [&str; 17] = [
-    "say_with_time",
-    "suppress_messages",
-    "transaction",
-    "with_lock_retries",
-    "disable_statement_timeout",
-    "up_only",
-    "loop",
-    "tap",
-    "then",
-    "with_options",
-    "unprepared_statement",
-    "without_statement_timeout",
-    "with_connection",
-    "benchmark",
-    "no_touching",
-    "uncached",
-    "ddl_transaction",
-];
-
-/// Constants whose methods do not touch a database.
-const PURE: [&str; 34] = [
-    "Rails",
-    "ENV",
-    "Time",
-    "Date",
-    "DateTime",
-    "SecureRandom",
-    "File",
-    "Digest",
-    "JSON",
-    "YAML",
-    "Logger",
-    "Kernel",
-    "Benchmark",
-    "Hash",
-    "Array",
-    "Set",
-    "String",
-    "Integer",
-    "Process",
-    "GC",
-    "ActiveSupport",
-    "I18n",
-    "BigDecimal",
-    "URI",
-    "Struct",
-    "OpenStruct",
-    "CSV",
-    "Random",
-    "Math",
-    "Arel",
-    "Dir",
-    "IO",
-    "Gem",
-    "Etc",
-];
-
 struct Reader<'p> {
     engine: Engine,
     /// The migration is of Rails 5 or newer.
     modern: bool,
-    methods: BTreeMap<String, Rc<DefNode<'p>>>,
+    methods: BTreeMap<String, Rc<Method<'p>>>,
+    /// Modules of the file.
+    modules: BTreeSet<String>,
     locals: BTreeMap<String, Value>,
     constants: BTreeMap<String, Value>,
     /// The block of the method that is being followed, for `yield`.
@@ -399,7 +115,15 @@ struct Reader<'p> {
     running: Vec<String>,
     depth: usize,
     steps: usize,
-    conditional: usize,
+    /// Of what is read now, the last one being what is known of all.
+    conditions: Vec<Condition>,
+    /// As many of them were there when the method, and the block, began.
+    method_at: usize,
+    block_at: usize,
+    /// The rest of the block or the method is not done.
+    left: Option<Left>,
+    /// What the method may return before its end.
+    returned: Option<Value>,
     assured: usize,
     /// The budget is spent, and that has been said.
     silent: bool,
@@ -410,8 +134,8 @@ struct Reader<'p> {
 
 impl<'p> Reader<'p> {
     fn push(&mut self, deed: Deed, at: usize) {
-        let (conditional, assured) = (self.conditional > 0, self.assured > 0);
-        self.out.changes.push(Change { deed, at, conditional, assured });
+        let (condition, assured) = (self.conditions.last().cloned(), self.assured > 0);
+        self.out.changes.push(Change { deed, at, condition, assured });
     }
 
     fn dynamic(&mut self, at: usize, why: impl Into<String>) {
@@ -423,7 +147,14 @@ impl<'p> Reader<'p> {
     }
 
     fn statements(&mut self, node: Option<&StatementsNode<'p>>) -> Value {
-        node.map_or(Value::Nil, |node| node.body().iter().fold(Value::Nil, |_, node| self.eval(&node)))
+        let mut value = Value::Nil;
+        for node in node.iter().flat_map(|node| node.body().iter()) {
+            value = self.eval(&node);
+            if self.left.is_some() {
+                break;
+            }
+        }
+        value
     }
 
     fn eval(&mut self, node: &Node<'p>) -> Value {
@@ -438,13 +169,6 @@ impl<'p> Reader<'p> {
         let value = self.expression(node);
         self.depth -= 1;
         self.steps += value.weight();
-        value
-    }
-
-    fn maybe(&mut self, run: impl FnOnce(&mut Self) -> Value) -> Value {
-        self.conditional += 1;
-        let value = run(self);
-        self.conditional -= 1;
         value
     }
 
@@ -477,6 +201,9 @@ impl<'p> Reader<'p> {
         if let Some(number) = node.as_integer_node() {
             let number: Result<i32, _> = number.value().try_into();
             return number.map_or(Value::Unknown, |number| Value::Int(number.into()));
+        }
+        if let Some(pattern) = node.as_regular_expression_node() {
+            return Value::Pattern(name(pattern.unescaped()));
         }
         if let Some(text) = node.as_interpolated_string_node() {
             return self.joined(&text.parts());
@@ -590,6 +317,15 @@ impl<'p> Reader<'p> {
             self.constants.insert(name(write.name().as_slice()), value.clone());
             return value;
         }
+        if let Some(write) = node.as_constant_or_write_node() {
+            let name = name(write.name().as_slice());
+            let value = match self.constants.get(&name) {
+                Some(known) => known.clone(),
+                None => self.eval(&write.value()),
+            };
+            self.constants.insert(name, value.clone());
+            return value;
+        }
         if let Some(read) = node.as_constant_read_node() {
             let name = name(read.name().as_slice());
             return self.constants.get(&name).cloned().unwrap_or(Value::Constant(name));
@@ -609,94 +345,13 @@ impl<'p> Reader<'p> {
 
     /// What is assigned under a condition may be the one or the other.
     fn assign(&mut self, name: &str, value: Value) -> Value {
-        let other = self.locals.get(name).is_some_and(|old| *old != value);
-        let kept = if self.conditional > 0 && other { Value::Unknown } else { value };
+        let other = self.locals.get(name).map_or(matches!(value, Value::Bool(_) | Value::Nil), |old| *old != value);
+        let kept = if !self.conditions.is_empty() && other { Value::Unknown } else { value };
         self.locals.insert(name.to_owned(), kept.clone());
         kept
     }
 
-    fn control(&mut self, node: &Node<'p>) -> Value {
-        if let Some(branch) = node.as_if_node() {
-            self.eval(&branch.predicate());
-            let value = self.maybe(|reader| {
-                let value = reader.statements(branch.statements().as_ref());
-                let other = branch.subsequent().map_or(Value::Nil, |node| reader.eval(&node));
-                if value == other { value } else { Value::Unknown }
-            });
-            return self.after(branch.statements().as_ref(), value);
-        }
-        if let Some(branch) = node.as_unless_node() {
-            self.eval(&branch.predicate());
-            let value = self.maybe(|reader| {
-                let value = reader.statements(branch.statements().as_ref());
-                let other = reader.statements(branch.else_clause().and_then(|clause| clause.statements()).as_ref());
-                if value == other { value } else { Value::Unknown }
-            });
-            return self.after(branch.statements().as_ref(), value);
-        }
-        if let Some(clause) = node.as_else_node() {
-            return self.statements(clause.statements().as_ref());
-        }
-        if let Some(case) = node.as_case_node() {
-            if let Some(subject) = case.predicate() {
-                self.eval(&subject);
-            }
-            self.maybe(|reader| {
-                for condition in &case.conditions() {
-                    let when = condition.as_when_node();
-                    reader.statements(when.and_then(|when| when.statements()).as_ref());
-                }
-                reader.statements(case.else_clause().and_then(|clause| clause.statements()).as_ref())
-            });
-            return Value::Unknown;
-        }
-        if let Some(begin) = node.as_begin_node() {
-            let value = self.statements(begin.statements().as_ref());
-            self.maybe(|reader| {
-                let mut rescue = begin.rescue_clause();
-                while let Some(clause) = rescue {
-                    reader.statements(clause.statements().as_ref());
-                    rescue = clause.subsequent();
-                }
-                reader.statements(begin.else_clause().and_then(|clause| clause.statements()).as_ref())
-            });
-            self.statements(begin.ensure_clause().and_then(|clause| clause.statements()).as_ref());
-            return value;
-        }
-        self.rest(node)
-    }
-
-    /// After `return if ...` the rest of a method depends on the condition, for which no branch is left to stand.
-    fn after(&mut self, statements: Option<&StatementsNode<'p>>, value: Value) -> Value {
-        let returns = statements.is_some_and(|list| list.body().iter().any(|node| node.as_return_node().is_some()));
-        if returns && !self.running.is_empty() {
-            return value;
-        }
-        self.conditional += usize::from(returns);
-        value
-    }
-
     fn rest(&mut self, node: &Node<'p>) -> Value {
-        if let Some(either) = node.as_and_node() {
-            self.eval(&either.left());
-            return self.maybe(|reader| reader.eval(&either.right()));
-        }
-        if let Some(either) = node.as_or_node() {
-            self.eval(&either.left());
-            return self.maybe(|reader| reader.eval(&either.right()));
-        }
-        if let Some(rescue) = node.as_rescue_modifier_node() {
-            self.eval(&rescue.expression());
-            return self.maybe(|reader| reader.eval(&rescue.rescue_expression()));
-        }
-        if let Some(repeat) = node.as_while_node() {
-            self.eval(&repeat.predicate());
-            return self.maybe(|reader| reader.statements(repeat.statements().as_ref()));
-        }
-        if let Some(repeat) = node.as_until_node() {
-            self.eval(&repeat.predicate());
-            return self.maybe(|reader| reader.statements(repeat.statements().as_ref()));
-        }
         if let Some(class) = node.as_class_node() {
             self.inner_class(&class);
             return Value::Nil;
@@ -707,12 +362,14 @@ impl<'p> Reader<'p> {
         if let Some(module) = node.as_module_node() {
             return self.body(module.body().as_ref());
         }
-        if let Some(back) = node.as_return_node() {
-            let values = back.arguments();
-            return values.iter().flat_map(|list| list.arguments().iter()).fold(Value::Nil, |_, node| self.eval(&node));
+        if let Some(given) = node.as_yield_node() {
+            let given = given.arguments();
+            let values = given.iter().flat_map(|list| list.arguments().iter()).map(|node| self.eval(&node)).collect();
+            return self.run_own_block(values);
         }
-        if node.as_yield_node().is_some() {
-            return self.run_own_block(Vec::new());
+        if node.as_super_node().is_some() || node.as_forwarding_super_node().is_some() {
+            self.dynamic(offset(&node.location()), "`super` does what is not in this file");
+            return Value::Unknown;
         }
         if let Some(negated) = node.as_defined_node() {
             self.eval(&negated.value());
@@ -721,28 +378,87 @@ impl<'p> Reader<'p> {
         if node.as_source_file_node().is_some() || node.as_x_string_node().is_some() {
             return Value::Unknown;
         }
-        let mut words = Words::default();
-        words.visit(node);
-        if words.found {
-            self.dynamic(offset(&node.location()), "this way of writing is not followed");
+        if let Some(each) = node.as_for_node() {
+            return self.for_each(&each);
         }
-        if let Some(loop_over) = node.as_for_node() {
-            return self.maybe(|reader| reader.statements(loop_over.statements().as_ref()));
+        self.unfollowed(node);
+        Value::Unknown
+    }
+
+    fn for_each(&mut self, each: &ForNode<'p>) -> Value {
+        let index = each.index().as_local_variable_target_node().map(|target| name(target.name().as_slice()));
+        let body = each.statements();
+        match (self.eval(&each.collection()), index) {
+            (Value::List(items), Some(index)) => {
+                for item in items {
+                    self.locals.insert(index.clone(), item);
+                    self.statements(body.as_ref());
+                }
+            }
+            (_, index) => {
+                self.locals.extend(index.map(|index| (index, Value::Unknown)));
+                self.maybe(Condition::Expected, |reader| reader.statements(body.as_ref()));
+            }
         }
         Value::Unknown
     }
 
-    /// A class inside of the migration: a model of its own, whose table it may name.
+    /// A class inside of the migration or beside it: a model of its own, whose table it may name.
     fn inner_class(&mut self, class: &ClassNode<'p>) {
         let called = name(class.name().as_slice());
-        let statements = class.body().and_then(|body| body.as_statements_node());
-        let table = statements.iter().flat_map(|list| list.body().iter()).find_map(|node| {
+        let told = self.told_table(class.body().as_ref());
+        let parent = class.superclass().map(|parent| self.eval(&parent));
+        let model = match (told, parent) {
+            (Some(told), _) => told,
+            (None, Some(Value::Constant(parent))) if is_record(&parent) => {
+                Value::Rows(Some(inflect::table_of(&called)))
+            }
+            (None, Some(parent @ Value::Rows(_))) => parent,
+            // A model by a parent that is not known has a table that is not known either.
+            (None, Some(Value::Constant(parent))) if !is_plain(&parent) => Value::Rows(None),
+            _ => return,
+        };
+        self.constants.insert(called, model);
+    }
+
+    /// What a class says of its table: `self.table_name = "users"`.
+    fn told_table(&mut self, body: Option<&Node<'p>>) -> Option<Value> {
+        let statements = body.and_then(Node::as_statements_node);
+        statements.iter().flat_map(|list| list.body().iter()).find_map(|node| {
             let call = node.as_call_node().filter(|call| call.name().as_slice() == b"table_name=")?;
             let first = call.arguments()?.arguments().first()?;
-            Some(self.eval(&first).text())
-        });
-        let table = table.unwrap_or_else(|| Some(super::inflect::table_of(&called)));
-        self.constants.insert(called, table.map_or(Value::Unknown, Value::Rows));
+            Some(Value::Rows(self.eval(&first).text()))
+        })
+    }
+
+    /// `Class.new(ActiveRecord::Base) { ... }`: its name is given to it later, or never.
+    fn new_class(&mut self, call: &CallNode<'p>, at: usize) -> Value {
+        let parent = self.args(call).list.into_iter().next();
+        let block = call.block().and_then(|block| block.as_block_node());
+        let told = self.told_table(block.and_then(|block| block.body()).as_ref());
+        match (parent, told) {
+            (Some(Value::Constant(parent)), _) if parent.contains("Migration") => {
+                self.dynamic(at, "a migration is made by code");
+                Value::Unknown
+            }
+            (_, Some(rows)) | (Some(rows @ Value::Rows(_)), None) => rows,
+            (Some(Value::Constant(parent)), None) if is_record(&parent) => Value::Rows(None),
+            _ => Value::Unknown,
+        }
+    }
+
+    /// A class that migrates, and has neither `up` nor `change`.
+    fn inherits(&mut self, class: &ClassNode<'p>) {
+        let parent = class.superclass().map(|parent| name(parent.location().as_slice())).unwrap_or_default();
+        let includes = |node: Node<'p>| {
+            node.as_call_node()
+                .is_some_and(|call| matches!(call.name().as_slice(), b"include" | b"prepend" | b"extend"))
+        };
+        let statements = class.body().and_then(|body| body.as_statements_node());
+        let includes = statements.is_some_and(|list| list.body().iter().any(includes));
+        if includes || !parent.trim_start_matches("::").starts_with("ActiveRecord::Migration") {
+            self.dynamic(offset(&class.location()), "neither `up` nor `change` is in this file");
+        }
     }
 
     fn args(&mut self, call: &CallNode<'p>) -> Args {
@@ -766,16 +482,45 @@ impl<'p> Reader<'p> {
             let last = args.list.pop().unwrap_or(Value::Unknown);
             args.take_options(last);
         }
+        // The name of the method is not for the method.
+        if sends(call) && !args.list.is_empty() {
+            args.list.remove(0);
+        }
         args
     }
 
+    /// The method that is called; nothing where only the running program knows its name.
+    fn method(&mut self, call: &CallNode<'p>) -> Option<String> {
+        if !sends(call) {
+            return Some(name(call.name().as_slice()));
+        }
+        let first = call.arguments()?.arguments().first()?;
+        self.eval(&first).text()
+    }
+
     fn call(&mut self, call: &CallNode<'p>) -> Value {
-        let method = name(call.name().as_slice());
         let receiver = match call.receiver() {
             Some(receiver) if receiver.as_self_node().is_none() => Some(self.eval(&receiver)),
             _ => None,
         };
         let at = call.message_loc().map_or_else(|| offset(&call.location()), |location| offset(&location));
+        let method = match (self.method(call), &receiver) {
+            (Some(method), _) => method,
+            (None, None | Some(Value::Connection | Value::Table(_))) => {
+                self.args(call);
+                self.dynamic(at, "the name of the method is dynamic");
+                return Value::Unknown;
+            }
+            (None, _) => String::new(),
+        };
+        if call.block().is_none() && EVALS.contains(&method.as_str()) {
+            self.args(call);
+            self.dynamic(at, format!("`{method}` runs a text"));
+            return Value::Unknown;
+        }
+        if let Some(holds) = asks_for_engine(&method, self.engine).filter(|_| !self.methods.contains_key(&method)) {
+            return Value::Bool(holds);
+        }
         match receiver {
             None | Some(Value::Connection) => self.own(&method, call, at),
             Some(Value::Table(table)) => self.of_table(&method, table.as_deref(), call, at),
@@ -796,7 +541,7 @@ impl<'p> Reader<'p> {
     /// A list or a hash in a variable is changed in its place.
     fn change(&mut self, variable: &str, value: Value, method: &str, call: &CallNode<'p>) -> Value {
         let args = self.args(call);
-        let certain = self.conditional == 0 && call.block().is_none();
+        let certain = self.conditions.is_empty() && call.block().is_none();
         let changed = match (value, method, args.list.as_slice()) {
             (Value::List(mut list), "<<" | "push" | "append", more) if certain && !args.open => {
                 list.extend(more.iter().cloned());
@@ -816,11 +561,15 @@ impl<'p> Reader<'p> {
     /// A call without a receiver, or one of the connection.
     fn own(&mut self, method: &str, call: &CallNode<'p>, at: usize) -> Value {
         if let Some(helper) = self.methods.get(method).cloned() {
-            return self.helper(method, &helper, call, at);
+            let args = self.args(call);
+            let block = call.block().filter(|node| node.as_block_node().is_some());
+            return self.helper(method, &helper, args, block, at);
         }
         match method {
             "reversible" => return self.run_block(call, vec![Value::Direction]),
-            "connection" => return Value::Connection,
+            "connection" | "connection_pool" => return Value::Connection,
+            "reverting?" => return Value::Bool(false),
+            "adapter_name" => return Value::Adapter,
             "safety_assured" => {
                 self.assured += 1;
                 let value = self.run_block(call, Vec::new());
@@ -829,33 +578,66 @@ impl<'p> Reader<'p> {
             }
             "create_table" | "change_table" | "create_join_table" => return self.table(method, call, at),
             "lambda" | "proc" => return Value::Code(block_text(call)),
-            "revert" | "run" => {
+            "revert" | "run" | "load" => {
                 self.dynamic(at, format!("`{method}` runs another migration"));
                 return Value::Nil;
             }
+            "instance_eval" | "instance_exec" => return self.run_block(call, vec![Value::Connection]),
             _ => {}
         }
         let args = self.args(call);
-        if sql_method(method) {
-            return self.execute(&args, method, at);
-        }
-        if let Some(deeds) = dsl::deeds(method, &args, self.modern) {
-            self.take(deeds, method, at);
-            return Value::Nil;
+        if let Some(value) = self.word(method, &args, at) {
+            return value;
         }
         if WRAPPERS.contains(&method) {
-            return self.run_block(call, vec![Value::Unknown]);
+            return self.run_block(call, vec![Value::Connection]);
         }
-        if method.ends_with('?') || HARMLESS.contains(&method) {
-            return Value::Unknown;
+        if let Some(value) = self.asked(method, &args) {
+            return value;
         }
         if method.ends_with('=') || self.declaring {
-            return Value::Nil;
+            return Value::Unknown;
         }
         self.dynamic(at, format!("`{method}` is not defined in this file"));
         if call.block().is_some() {
-            return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]));
+            return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
         }
+        Value::Unknown
+    }
+
+    /// SQL, and the words of Rails' migrations.
+    fn word(&mut self, method: &str, args: &Args, at: usize) -> Option<Value> {
+        if sql_method(method) {
+            return Some(self.execute(args, method, at));
+        }
+        let deeds = dsl::deeds(method, args, self.modern)?;
+        self.take(deeds, method, at);
+        Some(Value::Unknown)
+    }
+
+    /// What only asks.
+    fn asked(&self, method: &str, args: &Args) -> Option<Value> {
+        if let ("is_a?" | "kind_of?" | "instance_of?", Some(Value::Constant(class))) = (method, args.list.first()) {
+            return Some(is_engine(class, self.engine).map_or(Value::Unknown, Value::Bool));
+        }
+        if asks_for_presence(method) || LISTS.contains(&method) {
+            return Some(Value::Presence);
+        }
+        if method == "method" {
+            return Some(args.text(0).map_or(Value::Unknown, Value::Method));
+        }
+        (method.ends_with('?') || HARMLESS.contains(&method)).then_some(Value::Unknown)
+    }
+
+    /// A method by its name, with what it is given.
+    fn named(&mut self, method: &str, args: Args, at: usize) -> Value {
+        if let Some(helper) = self.methods.get(method).cloned() {
+            return self.helper(method, &helper, args, None, at);
+        }
+        if let Some(value) = self.word(method, &args, at).or_else(|| self.asked(method, &args)) {
+            return value;
+        }
+        self.dynamic(at, format!("`{method}` is not defined in this file"));
         Value::Unknown
     }
 
@@ -904,21 +686,31 @@ impl<'p> Reader<'p> {
             // That the table's name is dynamic has been said.
             None => {}
         }
-        Value::Nil
+        Value::Unknown
     }
 
     fn of_constant(&mut self, constant: &str, method: &str, call: &CallNode<'p>, at: usize) -> Value {
         let root = constant.split("::").next().unwrap_or(constant);
+        let last = constant.rsplit("::").next().unwrap_or(constant);
         if matches!(method, "connection" | "lease_connection" | "retrieve_connection") {
             return Value::Connection;
         }
-        // `ActiveRecord::Schema.define`, `ActiveRecord::Base.transaction`.
+        match (constant, method) {
+            ("Rails", "env") => return Value::Environment,
+            ("ENV", "[]" | "fetch") => return of_environment(&self.args(call)),
+            ("Class", "new") => return self.new_class(call, at),
+            _ => {}
+        }
         if constant.starts_with("ActiveRecord") {
-            return if method == "[]" { Value::Constant(constant.to_owned()) } else { self.own_block_of(call) };
+            return self.of_active_record(constant, method, call, at);
+        }
+        if let Some(helper) = self.methods.get(method).cloned().filter(|_| self.modules.contains(last)) {
+            let args = self.args(call);
+            return self.helper(method, &helper, args, call.block().filter(|node| node.as_block_node().is_some()), at);
         }
         if PURE.contains(&root) {
             self.args(call);
-            return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]));
+            return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
         }
         // `DB.exec` of mini_sql, which some applications have beside Active Record.
         if constant == "DB" {
@@ -927,34 +719,66 @@ impl<'p> Reader<'p> {
         }
         if !(READS.contains(&method) || WRITES.contains(&method) || method.ends_with('?')) {
             self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
-            return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]));
+            return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
         }
-        let last = constant.rsplit("::").next().unwrap_or(constant);
-        self.of_rows(super::inflect::table_of(last), method, call, at)
+        self.of_rows(Some(inflect::table_of(last)), method, call, at)
     }
 
-    fn own_block_of(&mut self, call: &CallNode<'p>) -> Value {
-        self.args(call);
-        self.run_block(call, vec![Value::Connection])
+    /// `ActiveRecord::Schema.define`, `ActiveRecord::Base.transaction`, `ActiveRecord::Migration.remove_column`.
+    fn of_active_record(&mut self, constant: &str, method: &str, call: &CallNode<'p>, at: usize) -> Value {
+        let args = self.args(call);
+        match method {
+            "[]" => Value::Constant(constant.to_owned()),
+            "connection_pool" => Value::Connection,
+            "new" if constant.contains("Migration") => Value::Connection,
+            _ if constant == "ActiveRecord::Migration" && !WRAPPERS.contains(&method) => self.own(method, call, at),
+            _ if constant.starts_with("ActiveRecord::Tasks") || constant.starts_with("ActiveRecord::Migrat") => {
+                self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
+                Value::Unknown
+            }
+            _ => match self.word(method, &args, at) {
+                Some(value) => value,
+                None => self.run_block(call, vec![Value::Connection]),
+            },
+        }
     }
 
     /// A model, a relation or a record; what is not known to write is taken to read.
-    fn of_rows(&mut self, table: String, method: &str, call: &CallNode<'p>, at: usize) -> Value {
-        if matches!(method, "connection" | "lease_connection") {
-            return Value::Connection;
-        }
-        if method == "table_name" {
-            return Value::Text(table);
-        }
-        if matches!(method, "quoted_table_name" | "name" | "to_s") {
-            return Value::Unknown;
+    fn of_rows(&mut self, table: Option<String>, method: &str, call: &CallNode<'p>, at: usize) -> Value {
+        match method {
+            "connection" | "lease_connection" => return Value::Connection,
+            "table_name" => return table.map_or(Value::Unknown, Value::Text),
+            "table_name=" => {
+                let given = self.args(call).text(0);
+                let constant = call.receiver().and_then(|node| node.as_constant_read_node().map(|read| read.name()));
+                self.constants.extend(constant.map(|constant| (name(constant.as_slice()), Value::Rows(given))));
+                return Value::Unknown;
+            }
+            "quoted_table_name" | "name" | "to_s" => return Value::Unknown,
+            "column_names" | "columns" | "columns_hash" | "table_exists?" | "column_for_attribute" => {
+                self.args(call);
+                return Value::Presence;
+            }
+            "class_eval" | "class_exec" | "instance_eval" | "instance_exec" => {
+                let outer = std::mem::replace(&mut self.declaring, true);
+                self.run_block(call, vec![Value::Rows(table.clone())]);
+                self.declaring = outer;
+                return Value::Rows(table);
+            }
+            _ => {}
         }
         self.args(call);
+        if RUNS.contains(&method) {
+            self.dynamic(at, format!("what `{method}` runs is not in this file"));
+        }
         if WRITES.contains(&method)
-            || (method.ends_with('!') && !matches!(method, "find_by!" | "first!" | "last!" | "take!"))
+            || (method.ends_with('!') && !matches!(method, "!" | "find_by!" | "first!" | "last!" | "take!"))
         {
             let how = if AT_ONCE.contains(&method) { format!("{method}, all at once") } else { method.to_owned() };
-            self.push(Deed::Write { table: Some(table.clone()), how }, at);
+            self.push(Deed::Write { table: table.clone(), how }, at);
+        }
+        if method == "!" || method.ends_with('?') {
+            return Value::Unknown;
         }
         self.run_block(call, vec![Value::Rows(table.clone()), Value::Unknown]);
         Value::Rows(table)
@@ -976,7 +800,18 @@ impl<'p> Reader<'p> {
             _ => {}
         }
         let args = self.args(call);
+        let was_presence = value == Value::Presence;
+        if let Some(told) = answer(&value, method, &args, self.engine) {
+            return told;
+        }
         match (value, method) {
+            (value, "!") => negated(&value),
+            (value @ (Value::Environment | Value::Adapter), "to_s" | "to_sym" | "downcase" | "upcase" | "inquiry") => {
+                value
+            }
+            (Value::Unknown, "[]" | "fetch") if args.text(0).is_some_and(|key| key == "adapter") => Value::Adapter,
+            (Value::Unknown, "adapter" | "adapter_name") => Value::Adapter,
+            (Value::Method(method), "call" | "()" | "===" | "[]") => self.named(&method, args, at),
             (value, "freeze" | "dup" | "to_a" | "to_h" | "presence" | "compact" | "uniq" | "itself" | "clone") => value,
             (Value::Text(text), _) => of_text(&text, method, &args),
             (Value::Int(number), "to_s") => Value::Text(number.to_string()),
@@ -994,7 +829,9 @@ impl<'p> Reader<'p> {
                 {
                     self.dynamic(at, format!("`{method}` is asked of something that is dynamic"));
                 }
-                self.maybe(|reader| reader.run_block(call, vec![Value::Unknown]))
+                let given = if method == "with_connection" { Value::Connection } else { Value::Unknown };
+                self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![given]));
+                if was_presence { Value::Presence } else { Value::Unknown }
             }
         }
     }
@@ -1013,7 +850,9 @@ impl<'p> Reader<'p> {
                 })
                 .collect(),
             Value::Map(pairs) => pairs.into_iter().map(|(key, value)| vec![key, value]).collect(),
-            _ => return self.maybe(|reader| reader.run_block(call, vec![Value::Unknown])),
+            _ => {
+                return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
+            }
         };
         let values = items.into_iter().map(|item| self.run_block(call, item)).collect();
         if method == "map" { Value::List(values) } else { Value::Unknown }
@@ -1021,12 +860,21 @@ impl<'p> Reader<'p> {
 
     fn run_block(&mut self, call: &CallNode<'p>, values: Vec<Value>) -> Value {
         let Some(block) = call.block() else { return Value::Unknown };
-        if let Some(passed) = block.as_block_argument_node() {
-            // `&block` of the method that is being followed.
-            let own = passed.expression().is_none_or(|node| node.as_local_variable_read_node().is_some());
-            return if own && self.block.is_some() { self.run_own_block(values) } else { Value::Unknown };
+        let Some(passed) = block.as_block_argument_node() else { return self.run(&block, values) };
+        let Some(expression) = passed.expression() else { return self.run_own_block(values) };
+        let at = offset(&expression.location());
+        // `&:to_sym`, `&method(:drop)`, or `&block` of the method that is being followed.
+        if let Some(symbol) = expression.as_symbol_node() {
+            let Some(first) = values.into_iter().next() else { return Value::Unknown };
+            return plain(first, &name(symbol.unescaped()), self.engine);
         }
-        self.run(&block, values)
+        match self.eval(&expression) {
+            Value::Method(method) => self.named(&method, Args { list: values, ..Args::default() }, at),
+            _ if expression.as_local_variable_read_node().is_some() && self.block.is_some() => {
+                self.run_own_block(values)
+            }
+            _ => Value::Unknown,
+        }
     }
 
     fn run_own_block(&mut self, values: Vec<Value>) -> Value {
@@ -1036,100 +884,100 @@ impl<'p> Reader<'p> {
         value
     }
 
-    fn run(&mut self, block: &Node<'p>, mut values: Vec<Value>) -> Value {
+    fn run(&mut self, block: &Node<'p>, values: Vec<Value>) -> Value {
         let Some(block) = block.as_block_node() else { return Value::Unknown };
-        if let Some(parameters) = block.parameters() {
-            let parameters = parameters.as_block_parameters_node().and_then(|node| node.parameters());
-            let required: Vec<Node> = parameters.iter().flat_map(|list| list.requireds().iter()).collect();
-            // `|a, b|` takes an array apart.
-            if required.len() > 1
-                && let [Value::List(inner)] = values.as_slice()
-            {
-                values = inner.clone();
-            }
-            for (index, parameter) in required.iter().enumerate() {
-                let value = values.get(index).cloned().unwrap_or(Value::Unknown);
-                self.bind(parameter, value);
-            }
+        let bound = self.block_parameters(&block, values);
+        let before = self.conditions.len();
+        let outer = std::mem::replace(&mut self.block_at, before);
+        let value = self.with_bound(bound, |reader| reader.body(block.body().as_ref()));
+        self.block_at = outer;
+        self.conditions.truncate(before);
+        if self.left == Some(Left::Block) {
+            self.left = None;
         }
-        if let Some(first) = values.first() {
-            self.locals.insert("it".to_owned(), first.clone());
-            self.locals.insert("_1".to_owned(), first.clone());
-        }
-        let (before, value) = (self.conditional, self.body(block.body().as_ref()));
-        self.conditional = before;
         value
     }
 
-    fn bind(&mut self, parameter: &Node<'p>, value: Value) {
-        if let Some(one) = parameter.as_required_parameter_node() {
-            self.locals.insert(name(one.name().as_slice()), value);
-        } else if let Some(several) = parameter.as_multi_target_node() {
-            let values = if let Value::List(list) = value { list } else { Vec::new() };
-            for (index, target) in several.lefts().iter().enumerate() {
-                self.bind(&target, values.get(index).cloned().unwrap_or(Value::Unknown));
-            }
-        }
-    }
-
     /// A method that the file defines, with its parameters bound.
-    fn helper(&mut self, method: &str, helper: &DefNode<'p>, call: &CallNode<'p>, at: usize) -> Value {
+    fn helper(&mut self, method: &str, helper: &Method<'p>, args: Args, block: Option<Node<'p>>, at: usize) -> Value {
         if self.running.iter().any(|running| running == method) {
             self.dynamic(at, format!("`{method}` calls itself"));
             return Value::Unknown;
         }
-        let args = self.args(call);
-        let mut locals = BTreeMap::new();
-        if let Some(parameters) = helper.parameters() {
-            let mut given = args.list.into_iter();
-            for parameter in &parameters.requireds() {
-                if let Some(one) = parameter.as_required_parameter_node() {
-                    locals.insert(name(one.name().as_slice()), given.next().unwrap_or(Value::Unknown));
-                }
-            }
-            for parameter in &parameters.optionals() {
-                if let Some(one) = parameter.as_optional_parameter_node() {
-                    let value = given.next().unwrap_or_else(|| self.eval(&one.value()));
-                    locals.insert(name(one.name().as_slice()), value);
-                }
-            }
-            if let Some(rest) = parameters.rest().and_then(|rest| rest.as_rest_parameter_node()?.name()) {
-                locals.insert(name(rest.as_slice()), Value::List(given.collect()));
-            }
-            for parameter in &parameters.keywords() {
-                if let Some(one) = parameter.as_required_keyword_parameter_node() {
-                    let key = name(one.name().as_slice());
-                    let value = args.options.iter().find(|(name, _)| *name == key);
-                    locals.insert(key.clone(), value.map_or(Value::Unknown, |(_, value)| value.clone()));
-                } else if let Some(one) = parameter.as_optional_keyword_parameter_node() {
-                    let key = name(one.name().as_slice());
-                    let value = args.options.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
-                    let value = value.unwrap_or_else(|| self.eval(&one.value()));
-                    locals.insert(key, value);
-                }
-            }
-            if let Some(rest) = parameters.keyword_rest().and_then(|rest| rest.as_keyword_rest_parameter_node()?.name())
-            {
-                let pairs = args.options.into_iter().map(|(key, value)| (Value::Text(key), value)).collect();
-                locals.insert(name(rest.as_slice()), Value::Map(pairs));
-            }
-        }
+        let bound = match helper {
+            Method::Def(method) => match method.parameters() {
+                Some(parameters) => self.parameters(&parameters, args),
+                None => Bound::new(),
+            },
+            Method::Block(block) => self.block_parameters(block, args.list),
+        };
+        let mut locals: BTreeMap<String, Value> = bound.into_iter().collect();
         // Instance variables are the object's.
         let shared = self.locals.iter().filter(|(name, _)| name.starts_with('@'));
         let shared: Vec<(String, Value)> = shared.map(|(name, value)| (name.clone(), value.clone())).collect();
         self.steps += shared.iter().map(|(_, value)| value.weight()).sum::<usize>();
         locals.extend(shared);
-        let outer = std::mem::replace(&mut self.locals, locals);
-        let block =
-            std::mem::replace(&mut self.block, call.block().filter(|node| node.as_block_node().is_some()).map(Rc::new));
+        let before = self.conditions.len();
+        let locals = std::mem::replace(&mut self.locals, locals);
+        let block = std::mem::replace(&mut self.block, block.map(Rc::new));
+        let frame = (std::mem::replace(&mut self.method_at, before), std::mem::replace(&mut self.block_at, before));
+        let (left, returned) = (self.left.take(), self.returned.take());
         self.running.push(method.to_owned());
-        let before = self.conditional;
         let value = self.body(helper.body().as_ref());
-        self.conditional = before;
+        let value = match self.returned.take() {
+            Some(other) if other != value => Value::Unknown,
+            _ => value,
+        };
         self.running.pop();
+        (self.left, self.returned) = (left, returned);
+        (self.method_at, self.block_at) = frame;
         self.block = block;
-        self.locals = outer;
+        self.locals = locals;
+        self.conditions.truncate(before);
         value
+    }
+}
+
+/// Whether a call names its method in its first argument.
+fn sends(call: &CallNode) -> bool {
+    matches!(call.name().as_slice(), b"send" | b"public_send" | b"__send__")
+}
+
+/// A class that models derive from.
+fn is_record(class: &str) -> bool {
+    let last = class.rsplit("::").next().unwrap_or(class);
+    last == "Base" || last.ends_with("Record")
+}
+
+/// A class of Ruby's own, from which no model derives.
+fn is_plain(class: &str) -> bool {
+    let last = class.rsplit("::").next().unwrap_or(class);
+    matches!(last, "Struct" | "Object" | "BasicObject" | "Module")
+        || last.ends_with("Error")
+        || last.ends_with("Exception")
+}
+
+/// `ENV["RAILS_ENV"]` is known where all is production.
+fn of_environment(args: &Args) -> Value {
+    match args.text(0).as_deref() {
+        Some("RAILS_ENV" | "RACK_ENV") => Value::Environment,
+        _ => Value::Unknown,
+    }
+}
+
+/// What a method without arguments gives.
+fn plain(value: Value, method: &str, engine: Engine) -> Value {
+    let args = Args::default();
+    if let Some(told) = answer(&value, method, &args, engine) {
+        return told;
+    }
+    match (value, method) {
+        (value, "freeze" | "dup" | "to_a" | "to_h" | "presence" | "itself") => value,
+        (Value::Text(text), _) => of_text(&text, method, &args),
+        (Value::Int(number), "to_s") => Value::Text(number.to_string()),
+        (Value::List(list), _) => of_list(list, method, &args),
+        (Value::Map(pairs), _) => of_map(pairs, method, &args),
+        _ => Value::Unknown,
     }
 }
 
@@ -1147,15 +995,6 @@ impl Args {
             _ => self.open = true,
         }
     }
-}
-
-/// Whether a method changes the list, the hash or the text that it is asked of.
-fn changes(method: &str) -> bool {
-    const CHANGES: [&str; 14] = [
-        "<<", "[]=", "push", "append", "prepend", "unshift", "concat", "store", "update", "delete", "insert", "clear",
-        "replace", "shift",
-    ];
-    CHANGES.contains(&method) || method.ends_with('!')
 }
 
 fn variable_name(node: &Node) -> Option<String> {
@@ -1183,26 +1022,6 @@ fn changed_variable(node: &Node) -> Option<String> {
     variable_name(&node.as_index_operator_write_node()?.receiver()?)
 }
 
-/// Whether a method's first argument is SQL that may change something.
-fn sql_method(method: &str) -> bool {
-    matches!(
-        method,
-        "execute"
-            | "exec_query"
-            | "exec_update"
-            | "exec_delete"
-            | "exec_insert"
-            | "update"
-            | "delete"
-            | "insert"
-            | "execute_batch"
-            | "select_value_and_update"
-            | "update_sql"
-            | "insert_sql"
-            | "delete_sql"
-    )
-}
-
 fn literal_text(body: Option<&Node>) -> Option<String> {
     let list = body?.as_statements_node()?.body();
     let only = list.first().filter(|_| list.len() == 1)?;
@@ -1211,70 +1030,4 @@ fn literal_text(body: Option<&Node>) -> Option<String> {
 
 fn block_text(call: &CallNode) -> Option<String> {
     literal_text(call.block()?.as_block_node()?.body().as_ref())
-}
-
-fn of_text(text: &str, method: &str, args: &Args) -> Value {
-    let made = match method {
-        "squish" => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        "strip" | "chomp" => text.trim().to_owned(),
-        "strip_heredoc" | "to_s" | "to_sym" | "to_str" | "html_safe" | "b" | "-@" | "+@" => text.to_owned(),
-        "upcase" => text.to_uppercase(),
-        "downcase" => text.to_lowercase(),
-        "underscore" => super::inflect::underscore(text),
-        "pluralize" => super::inflect::plural(text),
-        "tableize" => super::inflect::table_of(text),
-        "+" => match args.text(0) {
-            Some(more) => format!("{text}{more}"),
-            None => return Value::Unknown,
-        },
-        _ => return Value::Unknown,
-    };
-    Value::Text(made)
-}
-
-fn of_number(number: i64, method: &str, args: &Args) -> Value {
-    let Some(Value::Int(other)) = args.list.first() else { return Value::Unknown };
-    let made = match method {
-        "*" => number.checked_mul(*other),
-        "+" => number.checked_add(*other),
-        "-" => number.checked_sub(*other),
-        "**" => u32::try_from(*other).ok().and_then(|power| number.checked_pow(power)),
-        _ => None,
-    };
-    made.map_or(Value::Unknown, Value::Int)
-}
-
-fn of_list(list: Vec<Value>, method: &str, args: &Args) -> Value {
-    match (method, args.list.first()) {
-        ("+" | "concat", Some(Value::List(more))) => {
-            Value::List(list.into_iter().chain(more.iter().cloned()).collect())
-        }
-        ("-", Some(Value::List(less))) => Value::List(list.into_iter().filter(|item| !less.contains(item)).collect()),
-        ("first", None) => list.first().cloned().unwrap_or(Value::Nil),
-        ("last", None) => list.last().cloned().unwrap_or(Value::Nil),
-        ("reverse", None) => Value::List(list.into_iter().rev().collect()),
-        ("size" | "length" | "count", None) => i64::try_from(list.len()).map_or(Value::Unknown, Value::Int),
-        ("join", separator) => {
-            let separator = separator.map_or(Some(String::new()), Value::text);
-            let texts: Option<Vec<String>> = list.iter().map(Value::text).collect();
-            let fits = |(texts, by): &(Vec<String>, String)| by.len().saturating_mul(texts.len()) <= MAX_SEPARATORS;
-            texts.zip(separator).filter(fits).map_or(Value::Unknown, |(texts, by)| Value::Text(texts.join(&by)))
-        }
-        _ => Value::Unknown,
-    }
-}
-
-fn of_map(pairs: Vec<(Value, Value)>, method: &str, args: &Args) -> Value {
-    match (method, args.list.first()) {
-        ("merge", None) if !args.open => {
-            let more = args.options.iter().map(|(key, value)| (Value::Text(key.clone()), value.clone()));
-            Value::Map(pairs.into_iter().chain(more).collect())
-        }
-        ("keys", None) => Value::List(pairs.into_iter().map(|(key, _)| key).collect()),
-        ("values", None) => Value::List(pairs.into_iter().map(|(_, value)| value).collect()),
-        ("[]" | "fetch", Some(key)) => {
-            pairs.into_iter().find(|(name, _)| name == key).map_or(Value::Unknown, |(_, value)| value)
-        }
-        _ => Value::Unknown,
-    }
 }

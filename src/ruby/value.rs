@@ -23,8 +23,18 @@ pub enum Value {
     Connection,
     /// A constant that is not defined in the file, or a class.
     Constant(String),
-    /// Rows of a model: a relation or a record.
-    Rows(String),
+    /// Rows of a model: a relation or a record. Its table is not always known.
+    Rows(Option<String>),
+    /// A method by its name: `method(:drop)`, `&:to_s`.
+    Method(String),
+    /// A regular expression, as it is written.
+    Pattern(String),
+    /// `Rails.env`.
+    Environment,
+    /// What a connection calls its engine.
+    Adapter,
+    /// What the database has: whether something is there is not known here.
+    Presence,
     Unknown,
 }
 
