@@ -12,6 +12,7 @@ mod condition;
 mod deed;
 mod dsl;
 mod finder;
+mod heredoc;
 mod inflect;
 mod judge;
 mod models;
@@ -203,11 +204,16 @@ fn reading(migration: &Source, script: &Result<Script, Unparsed>, world: &mut Wo
     findings.dedup_by(|one, other| {
         one == other || (one.rule == "dynamic" && other.rule == "dynamic" && line(one) == line(other))
     });
-    Reading { what, class, findings: excepted(migration, findings) }
+    Reading { what, class, findings: excepted(migration, script, findings) }
 }
 
-/// Applies the exceptions that the file itself makes.
-fn excepted(migration: &Source, mut findings: Vec<Finding>) -> Vec<Finding> {
+/// Applies the exceptions that the file itself makes. One for a call is one for the statements in its heredoc.
+fn excepted(migration: &Source, script: &Script, mut findings: Vec<Finding>) -> Vec<Finding> {
+    let ends: Vec<usize> =
+        migration.text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    let line_of = |at: usize| ends.partition_point(|end| *end < at) + 1;
+    let calls: Vec<(usize, usize)> =
+        script.inside.iter().map(|(statement, call)| (line_of(*statement), line_of(*call))).collect();
     for allowance in allowances(migration.text) {
         if allowance.reason.is_empty() {
             let message = format!("the comment allows {:?} without a reason, and so it does not", allowance.rule);
@@ -217,7 +223,10 @@ fn excepted(migration: &Source, mut findings: Vec<Finding>) -> Vec<Finding> {
         }
         for finding in &mut findings {
             let line = finding.place.as_ref().map_or(0, |place| place.line);
-            if finding.severity > Severity::Note && allowance.covers(finding.rule, line) {
+            let of_call = calls.iter().filter(|(statement, _)| *statement == line).map(|(_, call)| *call);
+            if finding.severity > Severity::Note
+                && of_call.chain([line]).any(|line| allowance.covers(finding.rule, line))
+            {
                 finding.severity = Severity::Note;
                 finding.message += &format!(" (allowed: {})", allowance.reason);
             }

@@ -15,6 +15,7 @@ use super::compute::{changes, of_list, of_map, of_number, of_text};
 use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated};
 use super::deed::{Change, Condition, Deed};
 use super::finder::{Finder, Method, Words, name, offset};
+use super::heredoc::Heredoc;
 use super::value::{Args, Value};
 use super::words::{AT_ONCE, EVALS, HARMLESS, LISTS, PURE, READS, RUNS, WRAPPERS, WRITES, sql_method};
 use super::{dsl, inflect, sql};
@@ -33,6 +34,8 @@ pub struct Script {
     pub changes: Vec<Change>,
     /// It has `disable_ddl_transaction!`.
     pub outside_transaction: bool,
+    /// Statements of SQL, with the calls in whose heredoc they stand.
+    pub inside: Vec<(usize, usize)>,
 }
 
 /// Why a file cannot be read.
@@ -586,7 +589,7 @@ impl<'p> Reader<'p> {
             _ => {}
         }
         let args = self.args(call);
-        if let Some(value) = self.word(method, &args, at) {
+        if let Some(value) = self.word(method, &args, Some(call), at) {
             return value;
         }
         if WRAPPERS.contains(&method) {
@@ -606,9 +609,9 @@ impl<'p> Reader<'p> {
     }
 
     /// SQL, and the words of Rails' migrations.
-    fn word(&mut self, method: &str, args: &Args, at: usize) -> Option<Value> {
+    fn word(&mut self, method: &str, args: &Args, call: Option<&CallNode<'p>>, at: usize) -> Option<Value> {
         if sql_method(method) {
-            return Some(self.execute(args, method, at));
+            return Some(self.execute(args, method, call, at));
         }
         let deeds = dsl::deeds(method, args, self.modern)?;
         self.take(deeds, method, at);
@@ -634,7 +637,7 @@ impl<'p> Reader<'p> {
         if let Some(helper) = self.methods.get(method).cloned() {
             return self.helper(method, &helper, args, None, at);
         }
-        if let Some(value) = self.word(method, &args, at).or_else(|| self.asked(method, &args)) {
+        if let Some(value) = self.word(method, &args, None, at).or_else(|| self.asked(method, &args)) {
             return value;
         }
         self.dynamic(at, format!("`{method}` is not defined in this file"));
@@ -648,13 +651,24 @@ impl<'p> Reader<'p> {
         }
     }
 
-    fn execute(&mut self, args: &Args, method: &str, at: usize) -> Value {
+    /// What a statement of a heredoc does stands at that statement, if the heredoc is as it is written.
+    fn execute(&mut self, args: &Args, method: &str, call: Option<&CallNode<'p>>, at: usize) -> Value {
         let Some(Value::Text(text)) = args.list.first() else {
             self.dynamic(at, format!("the SQL of `{method}` is dynamic"));
             return Value::Unknown;
         };
-        for deed in sql::deeds(text, self.engine) {
-            self.push(deed, at);
+        let deeds = sql::deeds(text, self.engine);
+        let placed = call.and_then(Heredoc::of).map(|heredoc| heredoc.deeds(self.engine)).unwrap_or_default();
+        let same = placed.iter().map(|(_, deed)| deed).eq(&deeds);
+        if !same {
+            for deed in deeds {
+                self.push(deed, at);
+            }
+            return Value::Unknown;
+        }
+        for (place, deed) in placed {
+            self.push(deed, place);
+            self.out.inside.push((place, at));
         }
         Value::Unknown
     }
@@ -715,7 +729,7 @@ impl<'p> Reader<'p> {
         // `DB.exec` of mini_sql, which some applications have beside Active Record.
         if constant == "DB" {
             let args = self.args(call);
-            return self.execute(&args, method, at);
+            return self.execute(&args, method, Some(call), at);
         }
         if !(READS.contains(&method) || WRITES.contains(&method) || method.ends_with('?')) {
             self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
@@ -736,7 +750,7 @@ impl<'p> Reader<'p> {
                 self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
                 Value::Unknown
             }
-            _ => match self.word(method, &args, at) {
+            _ => match self.word(method, &args, Some(call), at) {
                 Some(value) => value,
                 None => self.run_block(call, vec![Value::Connection]),
             },

@@ -18,15 +18,42 @@ const MAX_DEPTH: usize = 40;
 
 /// What the statements of a text do, in order.
 pub fn deeds(text: &str, engine: Engine) -> Vec<Deed> {
-    let dialect: &dyn Dialect = match engine {
-        Engine::Postgresql => &PostgreSqlDialect {},
-        Engine::Mysql => &MySqlDialect {},
-        Engine::Sqlite => &SQLiteDialect {},
-    };
+    let dialect = dialect(engine);
     let Ok(tokens) = Tokenizer::new(dialect, text).tokenize() else {
         return vec![Deed::Dynamic { why: "this SQL cannot be taken apart".to_owned() }];
     };
     tokens.split(|token| *token == Token::SemiColon).flat_map(|tokens| statement(tokens, dialect)).collect()
+}
+
+/// Where each statement begins, in bytes, and its text up to the next one. The tokens tell, so that a semicolon in a text is none.
+pub fn statements(text: &str, engine: Engine) -> Vec<(usize, &str)> {
+    let dialect = dialect(engine);
+    let Ok(tokens) = Tokenizer::new(dialect, text).tokenize_with_location() else { return Vec::new() };
+    let firsts = tokens.split(|token| token.token == Token::SemiColon).filter_map(|tokens| {
+        let first = tokens.iter().find(|token| !matches!(token.token, Token::Whitespace(_)))?;
+        Some((first.span.start.line, first.span.start.column))
+    });
+    let mut letters = text.char_indices();
+    let mut here = (1, 1);
+    let begins: Vec<usize> = firsts
+        .filter_map(|wanted| {
+            letters.find_map(|(at, letter)| {
+                let found = (here == wanted).then_some(at);
+                here = if letter == '\n' { (here.0 + 1, 1) } else { (here.0, here.1 + 1) };
+                found
+            })
+        })
+        .collect();
+    let ends = begins.iter().skip(1).copied().chain([text.len()]);
+    begins.iter().zip(ends).map(|(begin, end)| (*begin, &text[*begin..end])).collect()
+}
+
+fn dialect(engine: Engine) -> &'static dyn Dialect {
+    match engine {
+        Engine::Postgresql => &PostgreSqlDialect {},
+        Engine::Mysql => &MySqlDialect {},
+        Engine::Sqlite => &SQLiteDialect {},
+    }
 }
 
 /// One statement's tokens.

@@ -17,7 +17,7 @@
     execute "ALTER TABLE posts DROP COLUMN slug; DROP TABLE IF EXISTS comments;"
 
 ### case a heredoc
-### expect refusal rename-column 3
+### expect refusal rename-column 5
 class RenameSlug < ActiveRecord::Migration[7.1]
   def up
     execute <<~SQL
@@ -33,7 +33,7 @@ class RenameSlug < ActiveRecord::Migration[7.1]
 end
 
 ### case a heredoc of old Rails
-### expect refusal rename-table 3
+### expect refusal rename-table 4
 class RenamePosts < ActiveRecord::Migration
   def self.up
     execute <<-SQL.strip_heredoc
@@ -43,7 +43,7 @@ class RenamePosts < ActiveRecord::Migration
 end
 
 ### case squish
-### expect refusal not-null 1
+### expect refusal not-null 2
     execute(<<~SQL.squish)
       ALTER TABLE posts
       ALTER COLUMN slug SET NOT NULL
@@ -319,3 +319,60 @@ end
 ### case a schema is renamed by SQL
 ### expect refusal rename-schema 1
     execute "ALTER SCHEMA audit RENAME TO audits"
+
+### case statements of a heredoc stand where they are
+### expect refusal remove-column 4
+### expect refusal drop-table 6
+### class breaks
+    say "first"
+    execute <<~SQL
+      SET lock_timeout TO '5s'; -- a semicolon; in a comment
+      ALTER TABLE posts DROP COLUMN slug;
+
+      DROP TABLE comments
+    SQL
+
+### case a heredoc as it is indented
+### expect refusal drop-table 2
+    ActiveRecord::Base.connection.execute(<<-SQL)
+      DROP TABLE comments;
+    SQL
+
+### case a heredoc in one line
+### expect refusal remove-column 2
+### expect refusal drop-table 3
+    execute <<~SQL.squish
+      ALTER TABLE posts DROP COLUMN slug;
+      DROP TABLE comments
+    SQL
+
+### case a heredoc in one line, in which a comment hides the rest
+    execute <<~SQL.squish
+      -- no more DROP TABLE
+      DROP TABLE comments
+    SQL
+
+### case a heredoc with something put into it
+### expect refusal drop-table 2
+    table = "comments"
+    execute <<~SQL
+      DROP TABLE #{table}
+    SQL
+
+### case a heredoc with an escape
+### expect refusal remove-column 3
+### expect refusal drop-table 4
+    execute <<~SQL
+      SELECT 'a\tb;\\n';
+      ALTER TABLE posts DROP COLUMN slug;
+        DROP TABLE comments
+    SQL
+
+### case an exception for a call is one for its heredoc
+### expect note drop-table 3
+### expect refusal drop-table 5
+    # unstuck:allow drop-table nobody reads it
+    execute <<~SQL
+      DROP TABLE comments;
+    SQL
+    execute "DROP TABLE users"

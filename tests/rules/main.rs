@@ -346,3 +346,13 @@ fn no_value_grows_without_end() {
         assert!(given_up, "{}...: {:?}", &body[..40], reading.findings);
     }
 }
+
+/// A statement of a heredoc is found where it stands, with its own line as the excerpt.
+#[test]
+fn statements_in_a_heredoc_have_places() {
+    let text = "class A < ActiveRecord::Migration[7.1]\n  def up\n    execute(<<~SQL)\n      SELECT 'ä'; DROP TABLE comments;\n    SQL\n  end\nend";
+    let reading = read(&Source { path: Path::new("db/migrate/1_a.rb"), text: text.as_bytes() }, &app());
+    let place = reading.findings[0].place.as_ref().unwrap();
+    assert_eq!((place.line, place.column), (4, 20));
+    assert_eq!(place.excerpt, "      SELECT 'ä'; DROP TABLE comments;");
+}
