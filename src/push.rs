@@ -60,10 +60,10 @@ pub fn updates(input: &[u8]) -> (Vec<Update>, usize) {
     (lines.into_iter().flatten().collect(), strange)
 }
 
-/// How one folder of migrations differs between the two ends.
+/// How the migrations of one schema file differ between the two ends.
 #[derive(Debug, Default)]
 pub struct Folder {
-    /// Where it lies in the Rails root: `db/migrate`.
+    /// Where they lie in the Rails root, or the folder whose schema file they share: `db/migrate`.
     pub path: PathBuf,
     /// What is not the same at both ends.
     pub changes: Vec<Change>,
@@ -99,6 +99,8 @@ pub struct Pending {
     pub migration: Migration,
     /// The id of its content.
     pub content: Oid,
+    /// The folder whose schema file is its own: `db/migrate`.
+    pub home: PathBuf,
 }
 
 impl Plan {
@@ -122,7 +124,7 @@ impl Plan {
         // Without the file of the newest version there is nothing that a schema file could be in step with.
         if !known.into_iter().any(|version| Some(version) == newest_deployed) {
             let versions = new.iter().filter_map(|change| version(&change.path)).chain(newest_deployed.clone());
-            self.newest.extend(versions.max().map(|newest| (path, newest)));
+            self.newest.extend(versions.max().map(|newest| (path.clone(), newest)));
         }
         // What was illegal before is no news where nothing new is to run.
         if new.is_empty() {
@@ -135,7 +137,7 @@ impl Plan {
                 for migration in pushed.pending(&applied) {
                     let Some(content) = contents.get(migration.path.as_path()).copied() else { continue };
                     self.findings.extend(newest_deployed.as_ref().and_then(|newest| out_of_order(&migration, newest)));
-                    self.pending.push(Pending { migration, content });
+                    self.pending.push(Pending { migration, content, home: path.clone() });
                 }
             }
             Err(error) => self.findings.push(illegal(error, &new)),

@@ -15,6 +15,15 @@ pub fn files_of(folder: &Path) -> Vec<PathBuf> {
     ["schema.rb", "structure.sql"].iter().map(|file| folder.with_file_name(format!("{database}{file}"))).collect()
 }
 
+/// The folder to which the schema file of `folder` belongs: its own, or that of the first database. Mastodon's `db/post_migrate` has
+/// none, and what it holds goes into `db/schema.rb`. A folder that `is_apart` belongs to a database that keeps no schema file.
+pub fn home_of(folder: &Path, exists: &dyn Fn(&Path) -> bool, is_apart: &dyn Fn(&Path) -> bool) -> PathBuf {
+    let first = folder.with_file_name("migrate");
+    let has_file = |folder: &Path| files_of(folder).iter().any(|file| exists(file));
+    let is_shared = !has_file(folder) && has_file(&first) && !is_apart(folder);
+    if is_shared { first } else { folder.to_owned() }
+}
+
 /// What a schema file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
@@ -220,6 +229,22 @@ mod tests {
                 finding.as_ref().is_some_and(|finding| expected.is_some_and(|words| finding.message.contains(words)));
             assert_eq!(finding.is_some(), expected.is_some(), "{stamps:?}");
             assert!(finding.is_none() || told, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_schema_file_shares_that_of_the_first_database() {
+        for (folder, home) in [
+            ("db/migrate", "db/migrate"),
+            ("db/post_migrate", "db/migrate"),
+            ("db/animals_migrate", "db/animals_migrate"),
+            ("db/cache_migrate", "db/cache_migrate"),
+            ("lib/other_migrate", "lib/other_migrate"),
+        ] {
+            let exists =
+                |file: &Path| ["db/schema.rb", "db/animals_structure.sql"].iter().any(|it| file == Path::new(it));
+            let is_apart = |folder: &Path| folder == Path::new("db/cache_migrate");
+            assert_eq!(home_of(Path::new(folder), &exists, &is_apart), Path::new(home));
         }
     }
 

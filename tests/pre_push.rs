@@ -269,3 +269,61 @@ fn a_schema_file_goes_with_its_migrations() {
         assert!(!push.status.success() && text.contains(said), "{text}");
     }
 }
+
+/// As Mastodon and GitLab have it: what runs after the deploy lies in a folder of its own, and both go into one schema file.
+#[test]
+fn folders_without_a_schema_file_share_that_of_the_first_database() {
+    let scene = Scene::with_hook("sha1");
+    let schema = |version: u32| {
+        let body = "  create_table \"posts\" do |t|\n    t.string \"title\"\n  end\n";
+        format!("ActiveRecord::Schema[7.1].define(version: {version}) do\n{body}end\n")
+    };
+    let migration = |body: &str| {
+        format!(
+            "class Any < ActiveRecord::Migration[7.1]\n  disable_ddl_transaction!\n  def change\n    {body}\n  end\nend\n"
+        )
+    };
+    // A database without a schema file has no part in it.
+    let databases = "production:\n  primary:\n    adapter: postgresql\n    migrations_paths: [db/migrate, ./db/post_migrate]\n  \
+                     cache:\n    adapter: postgresql\n    migrations_paths: db/cache_migrate\n    schema_dump: false\n";
+    scene.write("config/database.yml", databases);
+    scene.migration("1_one.rb", "");
+    scene.write("db/post_migrate/5_five.rb", "# five\n");
+    scene.write("db/cache_migrate/9_nine.rb", "# nine\n");
+    scene.write("db/schema.rb", &schema(5));
+    scene.commit();
+    scene.git(&["push", "production", "main"]);
+
+    for (file, text, version, refused) in [
+        ("db/post_migrate/6_six.rb", migration("add_column :posts, :rank, :integer"), 6, None),
+        ("db/migrate/7_seven.rb", migration("add_index :posts, :title, algorithm: :concurrently"), 7, None),
+        ("db/cache_migrate/10_ten.rb", "# ten\n".to_owned(), 7, None),
+        ("db/post_migrate/8_eight.rb", migration("add_index :posts, :title"), 8, Some("(index-blocks)")),
+        (
+            "db/post_migrate/8_eight.rb",
+            "# eight\n".to_owned(),
+            7,
+            Some("db/schema.rb:1:43 the schema file ends at 7, the migrations at 8"),
+        ),
+        ("db/post_migrate/7_eight.rb", "# eight\n".to_owned(), 7, Some("(illegal)")),
+    ] {
+        scene.write(file, &text);
+        scene.write("db/schema.rb", &schema(version));
+        scene.commit();
+        let push = scene.try_git(&["push", "production", "main"]);
+        let said = String::from_utf8([push.stdout, push.stderr].concat()).unwrap();
+        assert_eq!(push.status.success(), refused.is_none(), "{file}: {said}");
+        assert!(said.contains(refused.unwrap_or("this push will run 1 migration:")), "{file}: {said}");
+        if refused.is_some() {
+            scene.git(&["reset", "-q", "--hard", "HEAD~"]);
+        }
+    }
+
+    // Out of both folders in one order.
+    scene.migration("20_z.rb", "");
+    scene.write("db/post_migrate/19_y.rb", "# y\n");
+    scene.write("db/schema.rb", &schema(20));
+    scene.commit();
+    let said = scene.git(&["push", "production", "main"]);
+    assert!(said.find("19 Y") < said.find("20 Z") && said.contains("2 migrations:"), "{said}");
+}

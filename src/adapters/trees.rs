@@ -2,6 +2,7 @@
 //! repository's configuration names is run.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -15,11 +16,13 @@ use crate::schema;
 /// Below the Rails root, Rails keeps the migrations of its databases in these: `db/migrate`, `db/animals_migrate`.
 const PARENT: &str = "db";
 
-/// The folders of migrations that differ between the Rails root `pushed` and the one that is `deployed`. The others need no look.
+/// The folders of migrations that differ between the Rails root `pushed` and the one that is `deployed`; those that share a schema
+/// file are one. The others need no look. `is_apart` knows the folders of databases that have no schema file.
 pub fn compare(
     repository: &Repository,
     pushed: Option<&Tree>,
     deployed: Option<&Tree>,
+    is_apart: &dyn Fn(&Path) -> bool,
 ) -> Result<Vec<Folder>, git2::Error> {
     let objects = repository.odb()?;
     let parent = |root: Option<&Tree>| {
@@ -27,30 +30,37 @@ pub fn compare(
         entry.map(|entry| objects.read(entry.id())).transpose()
     };
     let (before, after) = (parent(deployed)?, parent(pushed)?);
-    let schema_differs = |folder: &Path| {
-        let id = |parent: Option<&OdbObject>, file: &Path| {
-            parent
-                .into_iter()
-                .flat_map(entries)
-                .find(|entry| Some(entry.name()) == file.file_name())
-                .map(|entry| entry.id.to_owned())
-        };
-        schema::files_of(folder).iter().any(|file| id(before.as_ref(), file) != id(after.as_ref(), file))
+    let id = |parent: Option<&OdbObject>, file: &Path| {
+        let mut entries = parent.into_iter().flat_map(entries);
+        entries.find(|entry| Some(entry.name()) == file.file_name()).map(|entry| entry.id.to_owned())
     };
-    let mut folders = Vec::new();
+    let ids = |file: &Path| (id(before.as_ref(), file), id(after.as_ref(), file));
+    let mut groups: BTreeMap<PathBuf, Vec<Pair>> = BTreeMap::new();
     for (before, after) in pairs(before.as_ref(), after.as_ref()) {
         let (before, after) = (before.filter(Entry::holds_migrations), after.filter(Entry::holds_migrations));
-        let Some(entry) = after.or(before) else { continue };
-        let path = Path::new(PARENT).join(entry.name());
-        let schema_differs = schema_differs(&path);
-        if before != after || schema_differs {
+        if let Some(entry) = after.or(before) {
+            let path = Path::new(PARENT).join(entry.name());
+            let home = schema::home_of(&path, &|file| ids(file) != (None, None), is_apart);
+            groups.entry(home).or_default().push((path, before, after));
+        }
+    }
+    let mut folders = Vec::new();
+    for (home, group) in groups {
+        let schema_differs =
+            schema::files_of(&home).iter().map(|file| ids(file)).any(|(before, after)| before != after);
+        if schema_differs || group.iter().any(|(_, before, after)| before != after) {
             let mut walk = Walk { objects: &objects, deployed: Vec::new(), pushed: Vec::new(), changes: Vec::new() };
-            walk.enter(path.clone(), before, after)?;
-            folders.push(walk.folder(path, schema_differs));
+            for (path, before, after) in group {
+                walk.enter(path, before, after)?;
+            }
+            folders.push(walk.folder(home, schema_differs));
         }
     }
     Ok(folders)
 }
+
+/// A folder at both ends.
+type Pair<'a> = (PathBuf, Option<Entry<'a>>, Option<Entry<'a>>);
 
 /// The mode of a folder's entry.
 const FOLDER: i32 = 0o040_000;

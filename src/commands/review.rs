@@ -1,5 +1,6 @@
 //! What lies between the commit that is deployed and one that is to be: for git's hook, and by hand.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use git2::{Commit, ErrorCode, Repository, Tree};
@@ -9,7 +10,7 @@ use crate::config::{Allow, Settings, Together};
 use crate::error::{Error, Kind, Result};
 use crate::findings::{Finding, Place, Severity};
 use crate::push::{Pending, Plan};
-use crate::rails::Engine;
+use crate::rails::{Database, Engine};
 use crate::release::{self, Line, Migrates};
 use crate::review::{Review, Reviewed};
 use crate::ruby::{self, Deployed, Reading, Source};
@@ -44,7 +45,9 @@ fn between(
 ) -> Result<Review, git2::Error> {
     let now = trees::root(repository, prefix, pushed)?;
     let before = deployed.map(|commit| trees::root(repository, prefix, commit)).transpose()?.flatten();
-    let Plan { pending, mut findings, newest } = Plan::of(trees::compare(repository, now.as_ref(), before.as_ref())?);
+    let known = Known { repository, root: before.as_ref(), settings, databases: OnceCell::new() };
+    let folders = trees::compare(repository, now.as_ref(), before.as_ref(), &|folder| known.is_apart(folder))?;
+    let Plan { pending, mut findings, newest } = Plan::of(folders);
     let mut review = Review::default();
     let Some(now) = now.filter(|_| !(pending.is_empty() && findings.is_empty() && newest.is_empty())) else {
         review.findings = findings;
@@ -62,8 +65,7 @@ fn between(
         findings.extend(before.as_ref().and_then(|before| together(before, &now)));
     }
     let texts = texts(repository, &pending)?;
-    let deployed = Known { repository, root: before.as_ref(), settings };
-    let readings = read(&pending, &texts, &deployed)?;
+    let readings = read(&pending, &texts, &known)?;
     for ((pending, text), reading) in pending.iter().zip(&texts).zip(readings) {
         allow_in_code(&mut findings, &pending.migration.path, text);
         findings.extend(reading.findings);
@@ -93,22 +95,19 @@ fn texts(repository: &Repository, pending: &[Pending]) -> Result<Vec<Vec<u8>>, g
 fn read(pending: &[Pending], texts: &[Vec<u8>], known: &Known) -> Result<Vec<Reading>, git2::Error> {
     let sources: Vec<Source> =
         pending.iter().zip(texts).map(|(pending, text)| Source { path: &pending.migration.path, text }).collect();
-    let folder = |source: &Source| database_folder(source.path);
     let mut readings = Vec::new();
-    for sources in sources.chunk_by(|a, b| folder(a) == folder(b)) {
-        let folder = folder(&sources[0]);
-        let engine = known.engine(&folder);
-        let parsed = ruby::parse(sources, engine);
+    let mut sources = sources.as_slice();
+    for pending in pending.chunk_by(|a, b| a.home == b.home) {
+        let (own, rest) = sources.split_at(pending.len());
+        sources = rest;
+        let home = &pending[0].home;
+        let engine = known.engine(home);
+        let parsed = ruby::parse(own, engine);
         // What does nothing to a table needs no other file to be read.
-        let deployed = if parsed.has_deeds() { known.deployed(&folder, engine)? } else { Deployed::default() };
+        let deployed = if parsed.has_deeds() { known.deployed(home, engine)? } else { Deployed::default() };
         readings.extend(parsed.judge(&deployed));
     }
     Ok(readings)
-}
-
-/// `db/migrate` of `db/migrate/2013/1_one.rb`.
-fn database_folder(path: &Path) -> PathBuf {
-    path.components().take(2).collect()
 }
 
 /// The deployed commit, as far as a migration has to be judged against it.
@@ -116,10 +115,12 @@ struct Known<'a> {
     repository: &'a Repository,
     root: Option<&'a Tree<'a>>,
     settings: &'a Settings,
+    databases: OnceCell<Vec<Database>>,
 }
 
 impl Known<'_> {
-    fn deployed(&self, folder: &Path, engine: Option<Engine>) -> Result<Deployed, git2::Error> {
+    /// What runs, as far as the migrations of the folder `home` may do something to it.
+    fn deployed(&self, home: &Path, engine: Option<Engine>) -> Result<Deployed, git2::Error> {
         let Some(root) = self.root else { return Ok(Deployed { engine, ..Deployed::default() }) };
         let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
         for parts in ["engines", "packs", "packages", "components"] {
@@ -128,22 +129,39 @@ impl Known<'_> {
             }
         }
         let mut schema = None;
-        for file in schema::files_of(folder) {
+        for file in schema::files_of(home) {
             if schema.is_none() {
                 schema = trees::content(self.repository, root, &file)?.map(|text| (file, text));
             }
         }
-        let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, folder)? } else { Vec::new() };
+        let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, home)? } else { Vec::new() };
         Ok(Deployed { models, schema, migrations, engine, server_version: None })
     }
 
-    /// The engine of the database whose migrations these are, in production, as far as the configuration tells it without a
-    /// connection: what is pushed runs there, whatever runs here.
+    /// Those of production, the first one first, as far as the configuration tells them without a connection: what is pushed runs
+    /// there, whatever runs here.
+    fn databases(&self) -> &[Database] {
+        self.databases.get_or_init(|| {
+            let mut databases = self.settings.databases_of("production").unwrap_or_default();
+            databases.sort_by_key(|database| database.name != "primary");
+            databases
+        })
+    }
+
+    fn holds(database: &Database, folder: &Path) -> bool {
+        let plain = |path: &str| Path::new(path).strip_prefix(".").unwrap_or(Path::new(path)) == folder;
+        database.migrations_paths.iter().any(|path| plain(path))
+    }
+
+    /// Whether the configuration gives this folder to another database than the first.
+    fn is_apart(&self, folder: &Path) -> bool {
+        self.databases().iter().position(|database| Self::holds(database, folder)).is_some_and(|index| index > 0)
+    }
+
+    /// The engine of the database whose migrations these are.
     fn engine(&self, folder: &Path) -> Option<Engine> {
-        let databases = self.settings.databases_of("production")?;
-        let ours =
-            databases.iter().find(|database| database.migrations_paths.iter().any(|path| Path::new(path) == folder));
-        ours.or(databases.first()).map(|database| database.engine)
+        let ours = self.databases().iter().find(|database| Self::holds(database, folder));
+        ours.or(self.databases().first()).map(|database| database.engine)
     }
 }
 
