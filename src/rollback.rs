@@ -2,19 +2,22 @@
 
 use crate::migrations::{Migration, Version};
 
-/// A migration file as a commit has it.
+/// A migration file, where it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileAt {
-    /// The whole id.
-    pub commit: String,
+    /// The whole id; `None`: in no release's commit, and in the working directory.
+    pub commit: Option<String>,
     pub migration: Migration,
 }
 
 impl FileAt {
-    /// How a person reads the file, although it is not in the working directory.
+    /// How a person reads the file, from the Rails root.
     pub fn command(&self) -> String {
-        let commit = self.commit.get(..10).unwrap_or(&self.commit);
-        format!("git show {commit}:{}", self.migration.path.display())
+        let path = self.migration.path.display();
+        match &self.commit {
+            Some(commit) => format!("git show {}:./{path}", commit.get(..10).unwrap_or(commit)),
+            None => format!("{path}, here alone: no release that was looked at has it"),
+        }
     }
 }
 
@@ -24,8 +27,10 @@ pub struct Lacking {
     /// The database, where it was asked.
     pub database: Option<String>,
     pub version: Version,
-    /// Where a newer release has its file; `None`: no release that was looked at has one.
+    /// Where its file is: in a newer release, else here. `None`: nowhere.
     pub file: Option<FileAt>,
+    /// What the file does, in plain words and in order; empty until it is read.
+    pub what: Vec<String>,
 }
 
 /// One database, and what is known of it on both sides of a rollback.
@@ -39,6 +44,8 @@ pub struct Store {
     pub target: Vec<Migration>,
     /// The files of the releases after it, the newest release first.
     pub newer: Vec<FileAt>,
+    /// The files in the working directory. They tell what a version did, and decide nothing.
+    pub here: Vec<Migration>,
 }
 
 impl Store {
@@ -57,13 +64,20 @@ impl Store {
         let known = |version: &Version| self.target.iter().any(|migration| migration.version == *version);
         held.into_iter()
             .filter(|version| !known(version))
-            .map(|version| Lacking {
+            .map(|version| (version, self.newer.iter().find(|file| file.migration.version == *version).cloned()))
+            .filter(|(version, newer)| newer.is_some() || oldest.is_none_or(|oldest| *version > oldest))
+            .map(|(version, newer)| Lacking {
                 database: self.name.clone(),
                 version: version.clone(),
-                file: self.newer.iter().find(|file| file.migration.version == *version).cloned(),
+                file: newer.or_else(|| self.file_here(version)),
+                what: Vec::new(),
             })
-            .filter(|lacking| lacking.file.is_some() || oldest.is_none_or(|oldest| lacking.version > *oldest))
             .collect()
+    }
+
+    fn file_here(&self, version: &Version) -> Option<FileAt> {
+        let migration = self.here.iter().find(|migration| migration.version == *version)?;
+        Some(FileAt { commit: None, migration: migration.clone() })
     }
 }
 
@@ -104,7 +118,7 @@ mod tests {
     }
 
     fn newer(version: u64) -> FileAt {
-        FileAt { commit: "1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into(), migration: migration(version) }
+        FileAt { commit: Some("1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d".into()), migration: migration(version) }
     }
 
     #[test]
@@ -126,6 +140,7 @@ mod tests {
                 applied: applied.map(versions),
                 target: target.iter().map(|version| migration(*version)).collect(),
                 newer: new.iter().map(|version| newer(*version)).collect(),
+                here: (1..=6).map(migration).collect(),
             };
             let found: Vec<Version> = store.lacking().into_iter().map(|lacking| lacking.version).collect();
             assert_eq!(found, versions(expected), "{what}");
@@ -134,9 +149,13 @@ mod tests {
 
     #[test]
     fn the_file_is_shown_where_it_is() {
-        let store = Store { newer: vec![newer(2)], ..Store::default() };
-        let file = store.lacking().remove(0).file.unwrap();
-        assert_eq!(file.command(), "git show 1a2b3c4d5e:db/migrate/2_change_2.rb");
+        let both = Some(["2", "3"].map(Version::from_digits).to_vec());
+        let here = vec![migration(2), migration(3)];
+        let store = Store { applied: both, newer: vec![newer(2)], here, ..Store::default() };
+        let commands: Vec<String> =
+            store.lacking().into_iter().map(|lacking| lacking.file.unwrap().command()).collect();
+        let alone = "db/migrate/3_change_3.rb, here alone: no release that was looked at has it";
+        assert_eq!(commands, ["git show 1a2b3c4d5e:./db/migrate/2_change_2.rb", alone]);
     }
 
     #[test]

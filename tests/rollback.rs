@@ -18,12 +18,20 @@ fn scene(applied: &[u64]) -> Scene {
     scene_with(applied, Options::default())
 }
 
+const ADD_TITLE: &str = "\
+class AddTitleToPosts < ActiveRecord::Migration[7.1]
+  def change
+    add_column :posts, :title, :string
+    remove_column :posts, :body, :text
+  end
+end";
+
 fn scene_with(applied: &[u64], options: Options) -> Scene {
     let scene = Scene::with(options);
     git(&scene, &["init", "-q", "-b", "main"]);
     scene.migration(1, "create_posts", "true");
     deploy(&scene, Deploy::default());
-    scene.migration(2, "add_title_to_posts", "true");
+    scene.migration(2, "add_title_to_posts", ADD_TITLE);
     deploy(&scene, Deploy::default());
     scene.sql("create table schema_migrations (version varchar primary key)");
     for version in applied {
@@ -87,13 +95,38 @@ fn what_the_database_holds_and_the_old_code_lacks_is_named_and_refused() {
     let report = ran.json();
     assert_eq!((&report["outcome"], &report["error"]["kind"]), (&json!("refused"), &json!("refused")));
     let lacking = json!([{"database": "primary", "version": "2", "name": "AddTitleToPosts",
-        "path": "db/migrate/2_add_title_to_posts.rb", "commit": commit}]);
+        "path": "db/migrate/2_add_title_to_posts.rb", "commit": commit,
+        "what": ["adds the column posts.title (string)", "removes the column posts.body"]}]);
     assert_eq!((&report["guard"]["state"], &report["guard"]["lacking"]), (&json!("lacking"), &lacking));
-    assert!(ran.err.contains("2 AddTitleToPosts"), "{ran:?}");
-    assert!(ran.err.contains(&format!("git show {}:db/migrate/2_add_title_to_posts.rb", &commit[..10])), "{ran:?}");
+    let said = format!(
+        "  2 AddTitleToPosts
+    - adds the column posts.title (string)
+    - removes the column posts.body
+    git show {}:./db/migrate/2_add_title_to_posts.rb\n",
+        &commit[..10]
+    );
+    assert!(ran.err.contains(&said), "{ran:?}");
     assert!(scene.requests(seq).iter().all(|request| request.starts_with("GET")), "nothing happened");
     let forced = scene.unstuck(&["rollback", "v2", "--force", "--json"]).code(0).json();
     assert_eq!((&forced["outcome"], &forced["guard"]["lacking"]), (&json!("rolled_back"), &lacking));
+}
+
+#[test]
+fn a_version_that_no_release_brought_is_read_from_the_working_directory() {
+    let scene = scene(&[1, 2, 3, 4, 5]);
+    scene.migration(3, "drop_posts", &ADD_TITLE.replace("remove_column :posts, :body, :text", "drop_table :drafts"));
+    scene.migration(5, "half_written", "class HalfWritten <");
+    let ran = scene.unstuck(&["rollback", "v2", "--json"]).code(5);
+    let lacking = ran.json()["guard"]["lacking"].clone();
+    assert_eq!((&lacking[1]["commit"], &lacking[1]["what"][1]), (&Value::Null, &json!("drops the table drafts")));
+    assert_eq!((&lacking[2]["path"], &lacking[2]["what"]), (&Value::Null, &json!([])));
+    for said in [
+        "  3 DropPosts\n    - adds the column posts.title (string)\n    - drops the table drafts\n    db/migrate/3_drop_posts.rb, here",
+        "  4: no release that was looked at has its file, nor is it here\n",
+        "  5 HalfWritten\n    - the file is not valid Ruby: ",
+    ] {
+        assert!(ran.err.contains(said), "{said}: {ran:?}");
+    }
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! on it, and what cannot be read quickly is left out.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::adapters::files::read_migration;
 use crate::migrations::Migration;
 use crate::rails::Engine;
-use crate::ruby::{Class, Deployed, MAX_MIGRATION, Source, read_all};
+use crate::ruby::{Class, Deployed, Source, read_all};
 
 /// More than this is a first deploy, whose tables nobody uses yet: in files, and in bytes.
 const MAX_FILES: usize = 200;
@@ -22,7 +22,7 @@ pub fn of(pending: &[Migration], root: &Path, engine: Engine) -> BTreeMap<PathBu
     let texts: Vec<(&Path, Vec<u8>)> = pending
         .iter()
         .map_while(|migration| {
-            let text = text(&root.join(&migration.path))?;
+            let text = read_migration(&root.join(&migration.path))?;
             left = left.checked_sub(text.len())?;
             Some((migration.path.as_path(), text))
         })
@@ -31,13 +31,4 @@ pub fn of(pending: &[Migration], root: &Path, engine: Engine) -> BTreeMap<PathBu
     let deployed = Deployed { engine: Some(engine), ..Deployed::default() };
     let readings = read_all(&sources, &deployed);
     texts.iter().zip(readings).map(|((path, _), reading)| ((*path).to_owned(), reading.class)).collect()
-}
-
-/// A file's content: of a plain file that a hand can have written, since anything else may block or never end.
-fn text(path: &Path) -> Option<Vec<u8>> {
-    let about = fs::metadata(path).ok()?;
-    if !about.is_file() || about.len() > MAX_MIGRATION as u64 {
-        return None;
-    }
-    fs::read(path).ok()
 }

@@ -1,4 +1,4 @@
-//! What is read of other people's files: the names of migrations, which are never opened, and configuration of a bounded size.
+//! What is read of other people's files, each of a bounded size: the names of migrations, their texts, and configuration.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry, OpenOptions};
@@ -11,6 +11,7 @@ use glob::{MatchOptions, Pattern, PatternError};
 
 use crate::error::{Error, Kind, Result};
 use crate::migrations::{Files, is_candidate};
+use crate::ruby::MAX_MIGRATION;
 
 /// More entries than this are no folder of migrations, but a path that points at the wrong place.
 const MAX_ENTRIES: usize = 2_000_000;
@@ -41,6 +42,15 @@ pub fn read_configuration(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("longer than 1 MiB"));
     }
     Ok(bytes)
+}
+
+/// The content of a migration file: of a plain file that a hand can have written, since anything else may block or never end.
+pub fn read_migration(path: &Path) -> Option<Vec<u8>> {
+    let about = fs::metadata(path).ok()?;
+    if !about.is_file() || about.len() > MAX_MIGRATION as u64 {
+        return None;
+    }
+    fs::read(path).ok()
 }
 
 /// Everything that Rails would look at under `paths`, as `Dir["<path>/**/[0-9]*_*.rb"]` finds it: at any depth, without

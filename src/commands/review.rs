@@ -160,9 +160,19 @@ impl Known<'_> {
 
     /// The engine of the database whose migrations these are.
     fn engine(&self, folder: &Path) -> Option<Engine> {
-        let ours = self.databases().iter().find(|database| Self::holds(database, folder));
-        ours.or(self.databases().first()).map(|database| database.engine)
+        engine_among(self.databases(), folder)
     }
+}
+
+/// The engine of the database whose migrations are in `folder`, in production, as far as the configuration tells it without a
+/// connection: what is pushed runs there, whatever runs here.
+pub fn engine(settings: &Settings, folder: &Path) -> Option<Engine> {
+    engine_among(&settings.databases_of("production")?, folder)
+}
+
+fn engine_among(databases: &[Database], folder: &Path) -> Option<Engine> {
+    let ours = databases.iter().find(|database| Known::holds(database, folder));
+    ours.or(databases.first()).map(|database| database.engine)
 }
 
 const MODELS: &str = "app/models";

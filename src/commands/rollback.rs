@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use git2::{ErrorClass, ErrorCode, Repository, Tree};
 use serde_json::{Value, json};
 
-use super::{SystemClock, health, heroku, leads_to_database, look, reach, rules, run_id, runner, targets};
+use super::{SystemClock, health, heroku, leads_to_database, look, reach, review, rules, run_id, runner, targets};
 use crate::act::World;
+use crate::adapters::files::read_migration;
 use crate::adapters::heroku::Heroku;
 use crate::adapters::signals::Interrupt;
 use crate::adapters::{git, trees};
@@ -22,9 +23,11 @@ use crate::error::{Error, Kind, Result};
 use crate::migrations::{Migration, Version};
 use crate::plan::Run;
 use crate::ports::{ApiError, ApiErrorKind, Clock as _, Platform};
+use crate::rails::Engine;
 use crate::releases::{before_current, version};
 use crate::report::{Reporter, api_failure};
 use crate::rollback::{FileAt, Guard, Lacking, Store};
+use crate::ruby::{self, Reading, Source};
 use crate::verify::{Replaced, Suspects};
 
 /// How many of the newest releases are looked at, for the target and for the files of those after it.
@@ -35,6 +38,9 @@ const LONGEST_RELEASE: Duration = Duration::from_mins(70);
 
 /// Between two looks at a release that is pending.
 const POLL_MAX: Duration = Duration::from_secs(10);
+
+/// As many migrations fit one screen.
+const SHOWN: usize = 10;
 
 /// How many lines of a failed release command are shown.
 const LAST_LINES: usize = 15;
@@ -154,8 +160,16 @@ fn guard(settings: &Settings, heroku: &Heroku, way: &Way, reporter: &Reporter) -
     (guard, owed)
 }
 
-/// A database as the guard sees it: its name, its migration folders, and what is applied.
-type Asked = (String, Vec<PathBuf>, Vec<Version>);
+/// A database as the guard sees it.
+struct Asked {
+    name: String,
+    /// Of its migrations.
+    folders: Vec<PathBuf>,
+    applied: Vec<Version>,
+    /// Its files in the working directory.
+    here: Vec<Migration>,
+    engine: Option<Engine>,
+}
 
 /// `None`: there is no way to the app's databases from here.
 fn ask_databases(settings: &Settings, way: &Way, reporter: &Reporter) -> Result<Option<(Vec<Asked>, bool)>> {
@@ -169,10 +183,15 @@ fn ask_databases(settings: &Settings, way: &Way, reporter: &Reporter) -> Result<
         .zip(&targets)
         .filter(|(facts, _)| !facts.unused)
         .map(|(facts, target)| {
-            let folders = target.config.migrations_paths.iter().map(PathBuf::from).collect();
-            (facts.name.clone(), folders, facts.look.applied.clone())
+            Ok(Asked {
+                name: facts.name.clone(),
+                folders: target.config.migrations_paths.iter().map(PathBuf::from).collect(),
+                applied: facts.look.applied.clone(),
+                here: (target.files)()?.pending(&[]),
+                engine: Some(target.config.engine),
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let run = Run::new(Intent::Restart, String::new(), settings.types.value.clone(), facts, Some(way.app.id.clone()));
     Ok(Some((databases, run.standing() == Standing::Owed)))
 }
@@ -197,13 +216,14 @@ fn compare(
         Some(databases) => databases,
         None => trees.unasked(commit, way, &newer)?,
     };
-    for (name, folders, applied) in stores {
+    for Asked { name, folders, applied, here, engine } in stores {
         let target = trees.files(commit, &folders)?;
         let mut newer_files = Vec::new();
         for commit in &newer {
             match trees.files(commit, &folders) {
                 Ok(files) => {
-                    newer_files.extend(files.into_iter().map(|migration| FileAt { commit: commit.clone(), migration }));
+                    let at = |migration| FileAt { commit: Some(commit.clone()), migration };
+                    newer_files.extend(files.into_iter().map(at));
                 }
                 // The database itself knows what it holds, and the current release what it brought.
                 Err(why) if guard.asked_databases => note(guard, why),
@@ -214,7 +234,9 @@ fn compare(
             }
         }
         let (name, applied) = if guard.asked_databases { (Some(name), Some(applied)) } else { (None, None) };
-        guard.lacking.extend(Store { name, applied, target, newer: newer_files }.lacking());
+        let mut lacking = Store { name, applied, target, newer: newer_files, here }.lacking();
+        trees.read(&mut lacking, engine);
+        guard.lacking.extend(lacking);
     }
     Ok(())
 }
@@ -284,8 +306,47 @@ impl Trees<'_> {
                 Err(error) => return Err(unread(commit, &error)),
             }
         }
-        Ok(all.into_iter().map(|folder| (String::new(), vec![folder], Vec::new())).collect())
+        let asked = |folder: PathBuf| Asked {
+            name: String::new(),
+            engine: review::engine(self.settings, &folder),
+            folders: vec![folder],
+            applied: Vec::new(),
+            here: Vec::new(),
+        };
+        Ok(all.into_iter().map(asked).collect())
     }
+
+    /// Reads what these migrations did, where their files can be read.
+    fn read(&self, lacking: &mut [Lacking], engine: Option<Engine>) {
+        let (mut of, mut files) = (Vec::new(), Vec::new());
+        for lacking in lacking {
+            let Some(file) = &lacking.file else { continue };
+            let Some(text) = self.text(file) else { continue };
+            files.push((file.migration.path.clone(), text));
+            of.push(&mut lacking.what);
+        }
+        let sources: Vec<Source> = files.iter().map(|(path, text)| Source { path, text }).collect();
+        let readings = ruby::read_all(&sources, &ruby::Deployed { engine, ..ruby::Deployed::default() });
+        for (what, reading) in of.into_iter().zip(readings) {
+            *what = words(reading);
+        }
+    }
+
+    fn text(&self, file: &FileAt) -> Option<Vec<u8>> {
+        let path = &file.migration.path;
+        let Some(commit) = &file.commit else { return read_migration(&self.settings.root.join(path)) };
+        trees::content(self.repository, &self.root(commit).ok()??, path).ok()?
+    }
+}
+
+/// Never empty: what does nothing is said, and so is what cannot be read.
+fn words(reading: Reading) -> Vec<String> {
+    let unread = || reading.findings.into_iter().map(|finding| finding.message);
+    let mut what = if reading.what.is_empty() { unread().collect() } else { reading.what };
+    if what.is_empty() {
+        what.push("does nothing to the schema, as far as its file tells".to_owned());
+    }
+    what
 }
 
 fn unread(commit: &str, error: &git2::Error) -> String {
@@ -312,22 +373,25 @@ fn tell_guard(guard: &Guard, reporter: &Reporter) {
         "newer releases have these migrations, so the database is taken to hold them, and the older code has no file for them; \
          a rollback reverts none of them:"
     });
-    for lacking in &guard.lacking {
-        for line in deed(lacking) {
-            reporter.warn_item(&line);
-        }
+    for line in guard.lacking.iter().take(SHOWN).flat_map(deed) {
+        reporter.warn_item(&line);
+    }
+    if let Some(more) = guard.lacking.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        reporter.warn_item(&format!("... and {more} more; --json has them all"));
     }
 }
 
-/// What a migration did, for people, as far as it is known: its name, and where its file can be read.
+/// For people: a migration's name, what it did, and where its file can be read.
 fn deed(lacking: &Lacking) -> Vec<String> {
     let of =
         lacking.database.as_ref().filter(|name| *name != "primary").map_or(String::new(), |name| format!(" ({name})"));
     match &lacking.file {
         Some(file) => {
-            vec![format!("{} {}{of}", lacking.version, file.migration.name), format!("  {}", file.command())]
+            let name = format!("{} {}{of}", lacking.version, file.migration.name);
+            let what = lacking.what.iter().map(|words| format!("  - {words}"));
+            [name].into_iter().chain(what).chain([format!("  {}", file.command())]).collect()
         }
-        None => vec![format!("{}{of}: no release that was looked at has its file", lacking.version)],
+        None => vec![format!("{}{of}: no release that was looked at has its file, nor is it here", lacking.version)],
     }
 }
 
@@ -518,7 +582,8 @@ impl End<'_> {
                 "version": lacking.version.to_string(),
                 "name": lacking.file.as_ref().map(|file| &file.migration.name),
                 "path": lacking.file.as_ref().map(|file| file.migration.path.to_string_lossy()),
-                "commit": lacking.file.as_ref().map(|file| &file.commit),
+                "commit": lacking.file.as_ref().and_then(|file| file.commit.as_ref()),
+                "what": lacking.what,
             })
         };
         let dyno = |dyno: &Replaced| json!({"name": dyno.name, "type": dyno.kind, "replaced": dyno.replaced, "state": dyno.state});
