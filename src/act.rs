@@ -13,7 +13,7 @@ use crate::config::{Place, Policy, Strategy, Types};
 use crate::debt::{
     self, Child, Note, Own, Phase, Proved, RECORD_VERSION, Receipt, Restart, Row, Standing, Step, debt_key, proved_key,
 };
-use crate::dynos::{Dyno, DynoList, Release, ReleaseStatus};
+use crate::dynos::{App, Dyno, DynoList, Release, ReleaseStatus};
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
 use crate::plan::{Before, Run};
@@ -242,9 +242,31 @@ fn ask_platform(run: &mut Run, world: &mut World, platform: &dyn Platform) -> Re
     run.newest_release = releases.iter().map(|release| release.version).max();
     run.this_release = release_number(world, &releases);
     run.app_id = Some(app.id.clone());
+    refuse_unknown_types(&app, &list, world, platform)?;
     run.app = Some(app);
     run.list = Some(list);
     refuse_newer(run)
+}
+
+/// Of a type that the app does not have, every process is gone at once: a misspelt name would prove nothing, and say that it did.
+fn refuse_unknown_types(app: &App, list: &DynoList, world: &World, platform: &dyn Platform) -> Result<()> {
+    let Types::Named(named) = &world.rules.types else { return Ok(()) };
+    let unlisted = |kind: &&String| !list.dynos.iter().any(|dyno| dyno.kind == **kind);
+    if !named.iter().any(|kind| unlisted(&kind)) {
+        return Ok(());
+    }
+    let Ok(formation) = platform.formation() else { return Ok(()) };
+    let mut known: Vec<&str> = formation.iter().map(|wanted| wanted.kind.as_str()).collect();
+    known.sort_unstable();
+    let Some(unknown) = named.iter().filter(unlisted).find(|kind| !known.contains(&kind.as_str())) else {
+        return Ok(());
+    };
+    let what = format!("{} has no process type {unknown}: it has {}", app.name, known.join(", "));
+    if world.rules.types == world.rules.configured {
+        world.reporter.warn(&format!("{what} (see restart.types)"));
+        return Ok(());
+    }
+    Err(refused(what).hint("process types are the names before the colons in the Procfile: `unstuck restart web`"))
 }
 
 /// The number of the release whose phase this is: told by the platform, or the only one that is pending.
@@ -1052,11 +1074,11 @@ fn settlement(run: &Run, index: usize, world: &World, proof: &crate::verify::Pro
 /// What the proof remembers of the schema change, for people.
 fn remembered(run: &Run, index: usize, ledger: &debt::Ledger) -> debt::Change {
     let (facts, before) = (&run.facts[index], ledger.proved.as_ref());
-    let same = before.filter(|proved| ledger.rows.is_empty() && proved.ver == facts.digest.as_str());
+    let opened = change::migrated(ledger).filter_map(|row| change::moment(&row.entry.opened)).min();
+    let same = before.filter(|proved| opened.is_none() && proved.ver == facts.digest.as_str());
     if let Some(change) = same.and_then(|proved| proved.ch.clone()) {
         return change;
     }
-    let opened = ledger.rows.iter().filter_map(|row| change::moment(&row.entry.opened)).min();
     let earliest = opened.map(jiff::Timestamp::as_second);
     debt::Change::since(before, earliest, &run.at_start()[index].look.applied, &facts.look.applied)
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use crate::debt::{Ledger, Phase};
+use crate::debt::{Ledger, Phase, Row};
 use crate::migrations::Version;
 
 /// The last schema change of one database.
@@ -36,6 +36,8 @@ pub enum Known {
     Proved,
     /// The versions are not those of the last proof, and no run recorded why: migrated by hand.
     ByHand,
+    /// The same, and every process was proved newer since.
+    ByHandAndProved,
 }
 
 impl Known {
@@ -49,6 +51,7 @@ impl Known {
             Self::ByHand => {
                 "not recorded by a run (by hand?): known by the versions, which are not those of the last proof"
             }
+            Self::ByHandAndProved => "not recorded by a run (by hand?): it came between the last two proofs",
         }
     }
 
@@ -59,9 +62,19 @@ impl Known {
             Self::Begun => "begun",
             Self::Due => "due",
             Self::Proved => "proved",
-            Self::ByHand => "by_hand",
+            Self::ByHand | Self::ByHandAndProved => "by_hand",
         }
     }
+
+    /// Whether only bounds of the moment are known, which may lie far apart.
+    pub fn is_vague(self) -> bool {
+        matches!(self, Self::Proved | Self::ByHand | Self::ByHandAndProved)
+    }
+}
+
+/// The rows of runs that may have changed the schema.
+pub fn migrated(ledger: &Ledger) -> impl Iterator<Item = &Row> {
+    ledger.rows.iter().filter(|row| row.note.may_have_migrated())
 }
 
 /// What an app's ledger in one database tells of its last schema change, while these versions are applied (ascending) and their
@@ -77,10 +90,10 @@ pub fn of(database: &str, ledger: &Ledger, applied: &[Version], as_proved: bool)
     let change = |earliest, latest, versions, more, known| {
         Some(Change { database: database.to_owned(), earliest, latest, versions, more, known })
     };
-    if !ledger.rows.is_empty() {
-        let opened = ledger.rows.iter().filter_map(|row| moment(&row.entry.opened)).min();
-        let running = ledger.rows.iter().any(|row| row.note.ph == Phase::Migrating);
-        let touched = || ledger.rows.iter().filter_map(|row| moment(&row.entry.touched)).max();
+    if migrated(ledger).next().is_some() {
+        let opened = migrated(ledger).filter_map(|row| moment(&row.entry.opened)).min();
+        let running = migrated(ledger).any(|row| row.note.ph == Phase::Migrating);
+        let touched = || migrated(ledger).filter_map(|row| moment(&row.entry.touched)).max();
         let (latest, known) = if running { (None, Known::Begun) } else { (touched(), Known::Due) };
         return change(opened, latest, since_proof(), 0, known);
     }
@@ -96,7 +109,11 @@ pub fn of(database: &str, ledger: &Ledger, applied: &[Version], as_proved: bool)
     // Two clocks that disagree must not turn the two around.
     let earliest = remembered.lo.and_then(|second| Timestamp::from_second(second).ok());
     let earliest = earliest.map(|earliest| proved_at.map_or(earliest, |latest| earliest.min(latest)));
-    let known = if earliest.is_some() { Known::Recorded } else { Known::Proved };
+    let known = match earliest {
+        Some(_) if remembered.hand => Known::ByHandAndProved,
+        Some(_) => Known::Recorded,
+        None => Known::Proved,
+    };
     change(earliest, proved_at, versions, more, known)
 }
 
@@ -171,7 +188,14 @@ mod tests {
     #[test]
     fn what_the_records_tell() {
         let (opened, touched) = ("2027-01-15 08:00:10", "2027-01-15 08:00:20");
-        let remembered = debt::Change { lo: Some(1_799_999_990), top: Some("3".into()), n: 2, new: vec!["3".into()] };
+        let remembered =
+            debt::Change { lo: Some(1_799_999_990), top: Some("3".into()), n: 2, new: vec!["3".into()], hand: false };
+        let by_hand = debt::Change { hand: true, ..remembered.clone() };
+        let rolling = || {
+            let mut row = row(Phase::Due, opened, touched);
+            (row.note.n, row.note.from, row.note.to) = (0, "1a2b3c4d".into(), Some("1a2b3c4d".into()));
+            row
+        };
         let by_proof_alone = debt::Change { lo: None, ..remembered.clone() };
         let turned = debt::Change { lo: Some(1_800_000_500), ..remembered.clone() };
         for (what, rows, proof, applied, as_proved, expected) in [
@@ -215,6 +239,22 @@ mod tests {
                 &[1, 2, 3, 4, 5],
                 false,
                 Some((at(0), None, vec![4, 5], 1, Known::ByHand)),
+            ),
+            (
+                "migrated by hand, and a rolling restart for that has begun",
+                vec![rolling()],
+                Some(proved(3, Some(remembered.clone()))),
+                &[1, 2, 3, 4],
+                false,
+                Some((at(0), None, vec![4], 0, Known::ByHand)),
+            ),
+            (
+                "migrated by hand, and restarted",
+                vec![],
+                Some(proved(3, Some(by_hand))),
+                &[1, 2, 3],
+                true,
+                Some((at(-10), at(0), vec![3], 1, Known::ByHandAndProved)),
             ),
             (
                 "a migration may be running",

@@ -44,8 +44,9 @@ use crate::adapters::credentials;
 use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
 use crate::args::{self, Common};
+use crate::change;
 use crate::config::{Settings, Types, signal_name};
-use crate::debt::{self, Intent, Standing, Verdict};
+use crate::debt::{self, Intent, Standing};
 use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
@@ -101,7 +102,7 @@ pub fn restart(settings: &Settings, args: &args::Restart, reporter: &Reporter) -
         return Ok(database_is_being_changed(settings, reporter, false));
     };
     let facts = look(&mut targets)?;
-    let named = Types::Named(args.types.clone());
+    let named = Types::parse(&args.types.join(","));
     let types = if args.types.is_empty() { &settings.types.value } else { &named };
     let rules = Rules {
         assume_dead: args.assume_dead.clone(),
@@ -148,7 +149,7 @@ fn act(
     }
     let verdict = run.drive(&mut world)?;
     let relaxed = release_phase && run.ended.is_some() && run.succeeded();
-    let look_after = verdict == Verdict::Settled && run.proof.is_some() && !relaxed && interrupt.signal().is_none();
+    let look_after = run.proof.is_some() && !relaxed && interrupt.signal().is_none();
     let healthy =
         if look_after { health(settings, &mut run, &mut world) } else { (run.roll == Roll::Stopped).then_some(false) };
     let end = End { run: &run, verdict, signal: interrupt.signal(), release_phase, healthy, require_healthy, types };
@@ -335,6 +336,7 @@ fn reasons(ledger: &crate::debt::Ledger, facts: &Facts) -> Vec<String> {
         .map(|row| {
             let what = match (row.note.ph, row.note.rel) {
                 (Phase::Migrating, _) => "a migration began and its end was not recorded".to_owned(),
+                (Phase::Due, _) if !row.note.may_have_migrated() => "a rolling restart was begun".to_owned(),
                 (Phase::Due, _) => "a migration was run".to_owned(),
                 (Phase::Awaiting, Some(release)) => {
                     format!("the restart was handed to release v{release}, not checked yet")
@@ -348,7 +350,7 @@ fn reasons(ledger: &crate::debt::Ledger, facts: &Facts) -> Vec<String> {
     reasons.extend(ledger.newer.iter().map(|entry| format!("the record {} is of a newer unstuck", entry.key)));
     if let Some(proved) = ledger.proved.as_ref().filter(|proved| proved.ver != facts.digest.as_str()) {
         let (then, now) = (proved.cnt, facts.look.applied.len());
-        if ledger.rows.is_empty() {
+        if change::migrated(ledger).next().is_none() {
             reasons.push(format!(
                 "{}: the applied versions changed since every process was last proved new ({then} then, {now} now)",
                 facts.name

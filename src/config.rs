@@ -695,7 +695,7 @@ impl Source<'_> {
         let legal = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         match &types {
             Types::Named(names) if names.is_empty() || !names.iter().all(legal) => {
-                Err(bad(&text, "is no list of process types such as web,worker"))
+                Err(bad(&text, "is not a list of process types such as web,worker"))
             }
             _ => Ok(Sourced::new(types, text.from)),
         }
@@ -711,7 +711,7 @@ impl Source<'_> {
         let Some(text) = text else { return Ok(Sourced::new(1, "default")) };
         match text.value.parse() {
             Ok(n) if n > 0 => Ok(Sourced::new(n, text.from)),
-            _ => Err(bad(&text, "is no number of dynos from 1 up")),
+            _ => Err(bad(&text, "is not a number of dynos, 1 or more")),
         }
     }
 

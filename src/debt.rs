@@ -175,6 +175,11 @@ pub struct Note {
 }
 
 impl Note {
+    /// Whether its run may have migrated: a restart writes a row of its own too, before it rolls.
+    pub fn may_have_migrated(&self) -> bool {
+        self.ph == Phase::Migrating || self.n > 0 || self.to.as_ref() != Some(&self.from)
+    }
+
     /// The row's value. What is there for people alone is left out before anything does not fit.
     pub fn to_value(&self) -> String {
         let value = serde_json::to_string(self).unwrap_or_default();
@@ -223,12 +228,16 @@ pub struct Change {
     /// The newest of these, ascending, as many as fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new: Vec<String>,
+    /// No run recorded it: it came by hand between two proofs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hand: bool,
 }
 
 impl Change {
     /// What came since `before`: the versions that were not there when the run began, and those that are newer than any at the
     /// last proof. `earliest` is the moment before which it did not begin; both lists ascend.
     pub fn since(before: Option<&Proved>, earliest: Option<i64>, began: &[Version], applied: &[Version]) -> Self {
+        let hand = earliest.is_none() && before.is_some();
         let top = before.and_then(|proved| proved.ch.as_ref()?.top.as_deref()).map(Version::from_row);
         let is_new = |version: &&Version| {
             top.as_ref().is_some_and(|top| *version > top) || began.binary_search(version).is_err()
@@ -239,6 +248,7 @@ impl Change {
             top: applied.last().map(ToString::to_string),
             n: new.len(),
             new: new[new.len().saturating_sub(MOST_NAMED)..].iter().map(ToString::to_string).collect(),
+            hand,
         }
     }
 }

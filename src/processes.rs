@@ -97,9 +97,14 @@ fn since(then: Timestamp, now: Timestamp) -> String {
 fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
     let boot = dyno.created_at;
     let unproved = if stuck == Some(true) { ", not proved new" } else { "" };
+    let least = if change.is_some_and(|change| change.known.is_vague()) { "at least " } else { "" };
     let boot_against = change.and_then(|change| match (change.earliest, change.latest) {
-        (Some(earliest), _) if boot < earliest => Some(format!("{} before the schema change", age(earliest, boot))),
-        (_, Some(latest)) if boot >= latest => Some(format!("{} after the schema change{unproved}", age(boot, latest))),
+        (Some(earliest), _) if boot < earliest => {
+            Some(format!("{least}{} before the schema change", age(earliest, boot)))
+        }
+        (_, Some(latest)) if boot >= latest => {
+            Some(format!("{least}{} after the schema change{unproved}", age(boot, latest)))
+        }
         (Some(_), _) => Some("while the schema may have changed".to_owned()),
         (None, Some(_)) => Some("before the last proof".to_owned()),
         (None, None) => None,
@@ -141,11 +146,12 @@ mod tests {
     fn a_boot_is_said_against_the_change() {
         for (earliest, latest, boot, said) in [
             (Some(100), Some(200), 40, ", booted 1m before the schema change"),
+            (Some(100), None, 40, ", booted at least 1m before the schema change"),
             (Some(100), Some(200), 100, ", booted while the schema may have changed"),
             (Some(100), Some(200), 200, ", booted 0s after the schema change"),
             (Some(100), None, 200, ", booted while the schema may have changed"),
             (None, Some(200), 199, ", booted before the last proof"),
-            (None, Some(200), 320, ", booted 2m after the schema change"),
+            (None, Some(200), 320, ", booted at least 2m after the schema change"),
             (None, None, 0, ""),
         ] {
             let change = Change {
@@ -154,7 +160,11 @@ mod tests {
                 latest: latest.map(at),
                 versions: Vec::new(),
                 more: 0,
-                known: Known::Recorded,
+                known: match (earliest, latest) {
+                    (Some(_), Some(_)) => Known::Recorded,
+                    (Some(_), None) => Known::ByHand,
+                    (None, _) => Known::Proved,
+                },
             };
             assert_eq!(beside(&dyno(boot), None, Some(&change)), said);
         }

@@ -557,7 +557,7 @@ impl Picture {
         }
     }
 
-    /// Since when a restart is owed: not later than this.
+    /// Since when a restart is owed: not earlier than this.
     pub fn owed_since(&self) -> Option<Timestamp> {
         self.change.as_ref().filter(|_| self.owed == Some(true))?.earliest
     }

@@ -229,7 +229,14 @@ pub fn sentence(picture: &Picture) -> &'static str {
 /// Since when a restart is owed.
 pub fn owed_since(picture: &Picture) -> Option<String> {
     let since = picture.owed_since()?;
-    Some(format!("owed since {} ({} ago)", whole(since), age(picture.now, since)))
+    let (moment, age) = (whole(since), age(picture.now, since));
+    let vague = picture.change.as_ref().is_some_and(|change| change.known.is_vague());
+    // Of what was done by hand, only the last moment without it is known.
+    Some(if vague {
+        format!("owed since some time after {moment} ({age} ago)")
+    } else {
+        format!("owed since {moment} ({age} ago)")
+    })
 }
 
 /// When the schema last changed, and by what that is known.

@@ -128,3 +128,29 @@ fn a_live_picture_says_what_changed_and_ends_on_interrupt() {
     // What was the same was not said again.
     assert_eq!(next(&mut out), "");
 }
+
+#[test]
+fn what_was_migrated_by_hand_is_never_said_to_be_a_runs() {
+    let scene = Scene::new();
+    scene.migration(1, "create_posts", "sql 'create table posts (id integer)'");
+    scene.unstuck(&["migrate"]).code(0);
+    scene.sql("insert into schema_migrations values ('2')");
+    let status = scene.unstuck(&["status"]).code(0);
+    assert!(status.out.contains("owed since some time after "), "{status:?}");
+    scene.unstuck(&["restart", "--rolling"]).code(0);
+    let status = scene.unstuck(&["status", "--json"]).code(0).json();
+    assert_eq!(status["schema_change"]["known_by"], "by_hand", "{status}");
+    assert_eq!(status["schema_change"]["versions"], json!(["2"]), "{status}");
+}
+
+#[test]
+fn a_type_that_the_app_does_not_have_is_not_proved_new() {
+    let scene = Scene::new();
+    scene.unstuck(&["restart", "--all"]).code(0);
+    for named in ["wbe", "web.1"] {
+        for more in [&[][..], &["--all"]] {
+            let ran = scene.unstuck(&[&["restart", named], more].concat()).code(5);
+            assert!(ran.err.contains(&format!("has no process type {named}: it has web, worker")), "{ran:?}");
+        }
+    }
+}
