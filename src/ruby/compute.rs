@@ -6,6 +6,9 @@ use super::value::{Args, Value};
 /// What stands between the items of a list that is joined, in bytes: it is the one thing that a single call repeats.
 const MAX_SEPARATORS: usize = 256 << 10;
 
+/// As many pairs of two lists are made.
+const MAX_PAIRS: usize = 1_000;
+
 /// Whether a method changes the list, the hash or the text that it is asked of.
 pub fn changes(method: &str) -> bool {
     const CHANGES: [&str; 14] = [
@@ -55,6 +58,32 @@ pub fn of_list(list: Vec<Value>, method: &str, args: &Args) -> Value {
         ("first", None) => list.first().cloned().unwrap_or(Value::Nil),
         ("last", None) => list.last().cloned().unwrap_or(Value::Nil),
         ("reverse", None) => Value::List(list.into_iter().rev().collect()),
+        ("first" | "take", Some(Value::Int(count))) => {
+            Value::List(list.into_iter().take(usize::try_from(*count).unwrap_or_default()).collect())
+        }
+        ("uniq", None) if list.len() <= MAX_PAIRS => {
+            let mut seen = Vec::new();
+            for item in list {
+                if !seen.contains(&item) {
+                    seen.push(item);
+                }
+            }
+            Value::List(seen)
+        }
+        ("flatten", None) => Value::List(list.into_iter().flat_map(flat).collect()),
+        ("product", Some(Value::List(more))) if list.len().saturating_mul(more.len()) <= MAX_PAIRS => {
+            let pairs =
+                list.iter().flat_map(|one| more.iter().map(|other| Value::List(vec![one.clone(), other.clone()])));
+            Value::List(pairs.collect())
+        }
+        ("zip", Some(Value::List(more))) => {
+            let more = more.iter().cloned().chain(std::iter::repeat(Value::Nil));
+            Value::List(list.into_iter().zip(more).map(|(one, other)| Value::List(vec![one, other])).collect())
+        }
+        ("[]", Some(Value::Int(index))) => {
+            let item = usize::try_from(*index).ok().map(|index| list.get(index).cloned().unwrap_or(Value::Nil));
+            item.unwrap_or(Value::Unknown)
+        }
         ("size" | "length" | "count", None) => i64::try_from(list.len()).map_or(Value::Unknown, Value::Int),
         ("join", separator) => {
             let separator = separator.map_or(Some(String::new()), Value::text);
@@ -63,6 +92,14 @@ pub fn of_list(list: Vec<Value>, method: &str, args: &Args) -> Value {
             texts.zip(separator).filter(fits).map_or(Value::Unknown, |(texts, by)| Value::Text(texts.join(&by)))
         }
         _ => Value::Unknown,
+    }
+}
+
+/// One level is enough for what hands write.
+fn flat(value: Value) -> Vec<Value> {
+    match value {
+        Value::List(inner) => inner,
+        other => vec![other],
     }
 }
 

@@ -800,11 +800,7 @@ impl<'p> Reader<'p> {
 
     fn of_value(&mut self, value: Value, method: &str, call: &CallNode<'p>, at: usize) -> Value {
         match (&value, method) {
-            (_, "each" | "each_with_index" | "map" | "each_pair" | "flat_map" | "reverse_each" | "each_entry")
-                if call.block().is_some() =>
-            {
-                return self.each(value, method, call);
-            }
+            (Value::List(_) | Value::Map(_), _) if call.block().is_some() => return self.each(value, method, call),
             (Value::Int(times), "times") if *times <= 100 => {
                 for index in 0..*times {
                     self.run_block(call, vec![Value::Int(index)]);
@@ -826,10 +822,12 @@ impl<'p> Reader<'p> {
             (Value::Unknown, "[]" | "fetch") if args.text(0).is_some_and(|key| key == "adapter") => Value::Adapter,
             (Value::Unknown, "adapter" | "adapter_name") => Value::Adapter,
             (Value::Method(method), "call" | "()" | "===" | "[]") => self.named(&method, args, at),
-            (value, "freeze" | "dup" | "to_a" | "to_h" | "presence" | "compact" | "uniq" | "itself" | "clone") => value,
-            (Value::Text(text), _) => of_text(&text, method, &args),
+            (list @ Value::List(_), "each" | "map" | "each_entry") => list,
+            (Value::Map(pairs), "each" | "map" | "each_pair" | "to_a") => Value::List(as_lists(pairs)),
+            (value, "freeze" | "dup" | "to_a" | "to_h" | "presence" | "compact" | "itself" | "clone") => value,
+            (Value::Text(text), _) if call.block().is_none() => of_text(&text, method, &args),
             (Value::Int(number), "to_s") => Value::Text(number.to_string()),
-            (Value::Int(number), _) => of_number(number, method, &args),
+            (Value::Int(number), _) if call.block().is_none() => of_number(number, method, &args),
             (Value::List(list), _) => of_list(list, method, &args),
             (Value::Map(pairs), _) => of_map(pairs, method, &args),
             (Value::Code(_), "call" | "()") => {
@@ -852,24 +850,30 @@ impl<'p> Reader<'p> {
 
     /// A loop over what is written out is followed item by item, any other once, as it may be.
     fn each(&mut self, value: Value, method: &str, call: &CallNode<'p>) -> Value {
-        let items: Vec<Vec<Value>> = match value {
-            Value::List(list) => list
-                .into_iter()
-                .enumerate()
-                .map(|(index, item)| match item {
-                    _ if method == "each_with_index" => {
-                        vec![item, Value::Int(i64::try_from(index).unwrap_or_default())]
-                    }
-                    item => vec![item],
-                })
-                .collect(),
-            Value::Map(pairs) => pairs.into_iter().map(|(key, value)| vec![key, value]).collect(),
-            _ => {
-                return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
+        let args = self.args(call);
+        let (list, pairs) = match value {
+            Value::List(list) => (list, false),
+            Value::Map(pairs) => (as_lists(pairs), true),
+            _ => (Vec::new(), false),
+        };
+        let counted = |(index, item)| vec![item, Value::Int(i64::try_from(index).unwrap_or_default())];
+        let items: Vec<Vec<Value>> = match (method, args.list.first()) {
+            ("each_with_index" | "with_index", None) => list.into_iter().enumerate().map(counted).collect(),
+            ("each_with_object", Some(_)) => list.into_iter().map(|item| vec![item, Value::Unknown]).collect(),
+            ("each_slice", Some(Value::Int(size))) if *size > 0 => {
+                let size = usize::try_from(*size).unwrap_or(usize::MAX);
+                list.chunks(size).map(|chunk| vec![Value::List(chunk.to_vec())]).collect()
             }
+            ("each_key", None) if pairs => list.iter().map(|pair| vec![item_of(pair, 0)]).collect(),
+            ("each_value", None) if pairs => list.iter().map(|pair| vec![item_of(pair, 1)]).collect(),
+            ("reverse_each", None) => list.into_iter().rev().map(|item| vec![item]).collect(),
+            ("each" | "each_pair" | "each_entry" | "map" | "collect" | "flat_map" | "filter_map" | "to_h", None) => {
+                list.into_iter().map(|item| vec![item]).collect()
+            }
+            _ => return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown])),
         };
         let values = items.into_iter().map(|item| self.run_block(call, item)).collect();
-        if method == "map" { Value::List(values) } else { Value::Unknown }
+        if matches!(method, "map" | "collect") { Value::List(values) } else { Value::Unknown }
     }
 
     fn run_block(&mut self, call: &CallNode<'p>, values: Vec<Value>) -> Value {
@@ -955,6 +959,18 @@ impl<'p> Reader<'p> {
 /// Whether a call names its method in its first argument.
 fn sends(call: &CallNode) -> bool {
     matches!(call.name().as_slice(), b"send" | b"public_send" | b"__send__")
+}
+
+/// A hash as its pairs.
+fn as_lists(pairs: Vec<(Value, Value)>) -> Vec<Value> {
+    pairs.into_iter().map(|(key, value)| Value::List(vec![key, value])).collect()
+}
+
+fn item_of(list: &Value, index: usize) -> Value {
+    match list {
+        Value::List(items) => items.get(index).cloned().unwrap_or(Value::Nil),
+        _ => Value::Unknown,
+    }
 }
 
 /// A class that models derive from.

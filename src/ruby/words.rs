@@ -110,7 +110,7 @@ pub const READS: [&str; 58] = [
 ];
 
 /// Methods without a receiver that do nothing to the schema.
-pub const HARMLESS: [&str; 42] = [
+pub const HARMLESS: [&str; 43] = [
     "say",
     "puts",
     "p",
@@ -153,6 +153,7 @@ pub const HARMLESS: [&str; 42] = [
     "set_lock_timeout",
     "set_statement_timeout",
     "reset_column_information",
+    "schema_cache",
 ];
 
 /// Methods that run their block, and nothing else that matters here.
@@ -194,7 +195,10 @@ pub const LISTS: [&str; 8] =
     ["tables", "data_sources", "views", "columns", "indexes", "foreign_keys", "check_constraints", "extensions"];
 
 /// Constants whose methods do not touch a database.
-pub const PURE: [&str; 34] = [
+pub const PURE: [&str; 37] = [
+    "STDOUT",
+    "STDERR",
+    "Thread",
     "Rails",
     "ENV",
     "Time",
