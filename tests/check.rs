@@ -231,3 +231,38 @@ fn a_migration_is_read_against_the_code_that_runs() {
         scene.git(&["reset", "-q", "--hard", "HEAD~"]);
     }
 }
+
+/// What says something of models from outside: initializers, the application's configuration, an engine within it.
+#[test]
+fn models_are_known_by_all_that_is_said_of_them() {
+    let scene = Scene::new("sha1");
+    let table = |name: &str| format!("  create_table \"{name}\" do |t|\n    t.string \"title\"\n  end\n");
+    let tables = [table("posts_x"), table("notes_x"), table("blog_posts_x")].concat();
+    let schema = |version: u32| format!("ActiveRecord::Schema[7.1].define(version: {version}) do\n{tables}end\n");
+    let model = |name: &str| format!("class {name} < ApplicationRecord\nend\n");
+    scene.write("app/models/post.rb", &model("Post"));
+    scene.write("app/models/note.rb", &model("Note"));
+    scene.write("config/initializers/old.rb", "Rails.configuration.to_prepare { Post.ignored_columns += %w[title] }\n");
+    let application = "class App < Rails::Application\n  config.active_record.table_name_suffix = \"_x\"\nend\n";
+    scene.write("config/application.rb", application);
+    scene.write("engines/blog/app/models/blog/post.rb", &format!("module Blog\n  {}end\n", model("Post")));
+    let engine = "module Blog\n  class Engine < ::Rails::Engine\n    isolate_namespace Blog\n  end\nend\n";
+    scene.write("engines/blog/lib/blog/engine.rb", engine);
+    scene.write("db/migrate/1_one.rb", "# done\n");
+    scene.write("db/schema.rb", &schema(1));
+    scene.commit();
+    for (table, rules, model) in [
+        ("posts_x", &[][..], ""),
+        ("notes_x", &["remove-column"], "the running model Note"),
+        ("blog_posts_x", &["remove-column"], "the running model Blog::Post"),
+    ] {
+        let body = format!("  def change = remove_column(:{table}, :title, :string)\n");
+        scene.write("db/migrate/2_two.rb", &format!("class Two < ActiveRecord::Migration[7.1]\n{body}end\n"));
+        scene.write("db/schema.rb", &schema(2));
+        scene.commit();
+        let told = document(&scene, &["HEAD~"]);
+        assert_eq!(seen(&told).1, rules, "{told}");
+        assert!(told["findings"].to_string().contains(model), "{told}");
+        scene.git(&["reset", "-q", "--hard", "HEAD~"]);
+    }
+}

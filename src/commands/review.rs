@@ -122,12 +122,7 @@ impl Known<'_> {
     /// What runs, as far as the migrations of the folder `home` may do something to it.
     fn deployed(&self, home: &Path, engine: Option<Engine>) -> Result<Deployed, git2::Error> {
         let Some(root) = self.root else { return Ok(Deployed { engine, ..Deployed::default() }) };
-        let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
-        for parts in ["engines", "packs", "packages", "components"] {
-            for part in trees::folders_in(self.repository, root, Path::new(parts))? {
-                models.extend(trees::ruby_below(self.repository, root, &part.join(MODELS))?);
-            }
-        }
+        let models = self.models(root)?;
         let mut schema = None;
         for file in schema::files_of(home) {
             if schema.is_none() {
@@ -136,6 +131,23 @@ impl Known<'_> {
         }
         let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, home)? } else { Vec::new() };
         Ok(Deployed { models, schema, migrations, engine, server_version: None })
+    }
+
+    /// The models, and what says something of them from outside: initializers, the application, the engines that lie in it.
+    fn models(&self, root: &Tree) -> Result<Vec<(PathBuf, Vec<u8>)>, git2::Error> {
+        let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
+        for parts in ["engines", "packs", "packages", "components"] {
+            for part in trees::folders_in(self.repository, root, Path::new(parts))? {
+                models.extend(trees::ruby_below(self.repository, root, &part.join(MODELS))?);
+                let library = trees::ruby_below(self.repository, root, &part.join("lib"))?;
+                models.extend(library.into_iter().filter(|(path, _)| path.ends_with("engine.rb")));
+            }
+        }
+        models.extend(trees::ruby_below(self.repository, root, Path::new("config/initializers"))?);
+        for file in ["config/application.rb", "config/environments/production.rb"].map(Path::new) {
+            models.extend(trees::content(self.repository, root, file)?.map(|text| (file.to_owned(), text)));
+        }
+        Ok(models)
     }
 
     /// Those of production, the first one first, as far as the configuration tells them without a connection: what is pushed runs

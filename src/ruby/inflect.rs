@@ -78,6 +78,15 @@ pub fn plural(word: &str) -> String {
     if word.ends_with('s') { word.to_owned() } else { format!("{word}s") }
 }
 
+/// The word of which this is the plural; the word itself where none is known.
+pub fn singular(word: &str) -> String {
+    let endings = [("ies", "y"), ("es", ""), ("s", "")];
+    let regular = endings.iter().filter_map(|(end, with)| word.strip_suffix(end).map(|stem| format!("{stem}{with}")));
+    let irregular =
+        IRREGULAR.iter().filter_map(|(one, many)| word.strip_suffix(many).map(|stem| format!("{stem}{one}")));
+    irregular.chain(regular).find(|one| plural(one) == word).unwrap_or_else(|| word.to_owned())
+}
+
 /// `HTMLPage` is `html_page`.
 pub fn underscore(name: &str) -> String {
     let letters: Vec<char> = name.chars().collect();
@@ -112,7 +121,23 @@ pub fn join_table(a: &str, b: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{join_table, table_of};
+    use super::{join_table, singular, table_of};
+
+    #[test]
+    fn tables_have_singulars() {
+        for (many, one) in [
+            ("posts", "post"),
+            ("notes", "note"),
+            ("addresses", "address"),
+            ("houses", "house"),
+            ("boxes", "box"),
+            ("sales_people", "sales_person"),
+            ("categories", "category"),
+            ("equipment", "equipment"),
+        ] {
+            assert_eq!(singular(many), one);
+        }
+    }
 
     #[test]
     fn classes_have_tables() {

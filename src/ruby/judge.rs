@@ -301,9 +301,7 @@ impl Bench<'_> {
         match self.world.models.uses(table, column) {
             Use::Ignored => {}
             Use::Used { model, path } => self.say(change, rule, Refusal, knows(&model, &path, "does not ignore it")),
-            Use::Unclear { model, path } => {
-                self.say(change, rule, Warning, knows(&model, &path, "ignores columns by means that cannot be read"));
-            }
+            Use::Unclear { model, path, why } => self.say(change, rule, Warning, knows(&model, &path, why)),
             Use::NoModel => {
                 let message =
                     format!("{table}.{column} {what}; no deployed model was found for {table}, other code may use it");

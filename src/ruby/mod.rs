@@ -7,6 +7,7 @@
 //! Pure: nothing is executed, and no file is opened. What cannot be read is said, never guessed.
 
 mod allow;
+mod classes;
 mod compute;
 mod condition;
 mod deed;

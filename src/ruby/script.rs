@@ -735,7 +735,9 @@ impl<'p> Reader<'p> {
             self.dynamic(at, format!("what `{constant}.{method}` does is not known here"));
             return self.maybe(Condition::Expected, |reader| reader.run_block(call, vec![Value::Unknown]));
         }
-        self.of_rows(Some(inflect::table_of(last)), method, call, at)
+        // A module may give the tables of its classes a prefix.
+        let table = (constant.trim_start_matches("::") == last).then(|| inflect::table_of(last));
+        self.of_rows(table, method, call, at)
     }
 
     /// `ActiveRecord::Schema.define`, `ActiveRecord::Base.transaction`, `ActiveRecord::Migration.remove_column`.

@@ -93,3 +93,64 @@ end
 ### model class Post < ApplicationRecord\n include IgnorableColumns\n ignore_column :slug, remove_with: '16.1', remove_after: '2023-06-22'\nend
 ### class restart
     remove_column :posts, :slug
+
+### case a model that ignores a column in a method of its own
+### model class Post < ApplicationRecord\n def self.ignored_columns\n  super + %w[slug]\n end\nend
+### class restart
+    remove_column :posts, :slug
+
+### case a model that ignores a column under a condition
+### model class Post < ApplicationRecord\n self.ignored_columns += [:slug] if ENV["OLD"]\nend
+### expect warning remove-column 1
+### says ignores columns by means that cannot be read
+    remove_column :posts, :slug
+
+### case a column that an initializer lets a model ignore
+### model class Post < ApplicationRecord\nend
+### model Rails.application.config.to_prepare do\n Post.ignored_columns += %w[slug]\nend
+### class restart
+    remove_column :posts, :slug
+
+### case a plain class beside the model of its name
+### model class Post < ApplicationRecord\n self.ignored_columns = [:slug]\nend
+### model class Form::Post < Form::Base\nend\nclass Form::Base\nend
+### class restart
+    remove_column :posts, :slug
+
+### case a plain class and no model
+### model class Trends::Posts < Trends::Base\nend\nclass Trends::Base\nend
+### expect warning remove-column 1
+### says no deployed model was found
+    remove_column :posts, :slug
+
+### case a class of a library that may be a model
+### model class Post < Library::Record\nend
+### expect warning remove-column 1
+### says its parent class is not part of the application
+    remove_column :posts, :slug
+
+### case a model of an engine with a namespace of its own
+### model module Blog\n class Engine < ::Rails::Engine\n  isolate_namespace Blog\n end\nend
+### model module Blog\n class Post < ApplicationRecord\n end\nend
+### model class Post < ApplicationRecord\n self.ignored_columns = [:slug]\nend
+### class restart
+    remove_column :posts, :slug
+
+### case a table with a prefix
+### model class Post < ApplicationRecord\n self.table_name_prefix = "old_"\n self.ignored_columns = [:slug]\nend
+### schema none
+### class restart
+    remove_column :old_posts, :slug
+
+### case the base class of single table inheritance is named
+### model class Album < Record\nend\nclass Record < ApplicationRecord\nend
+### schema none
+### expect refusal remove-column 1
+### says the running model Record (
+    remove_column :records, :slug
+
+### case rows of a model in a module, whose table is not known
+### schema none
+### expect note backfill-at-once 1
+### says writes rows (
+    Blog::Post.where(slug: nil).delete_all
