@@ -43,6 +43,22 @@ impl Update {
     }
 }
 
+/// What the platform builds and releases of a push, each pair of commits once. A branch that is new there tells nothing where
+/// another one brings the same commit.
+pub fn deploys<'a>(updates: &'a [Update], branches: &[String]) -> Vec<&'a Update> {
+    let mut deploying: Vec<&Update> = updates.iter().filter(|update| update.deploys(branches)).collect();
+    deploying.sort_by_key(|update| update.remote.is_none());
+    let mut found: Vec<&Update> = Vec::new();
+    for update in deploying {
+        let is_known =
+            |known: &&Update| known.local == update.local && (known.remote == update.remote || update.remote.is_none());
+        if !found.iter().any(is_known) {
+            found.push(update);
+        }
+    }
+    found
+}
+
 fn is_id(word: &str) -> bool {
     matches!(word.len(), 40 | 64) && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -235,6 +251,29 @@ mod tests {
             1,
             "the last line may lack its end"
         );
+    }
+
+    #[test]
+    fn each_pair_of_commits_is_deployed_once() {
+        let update = |branch: &str, local: &str, remote: &str| Update {
+            local: named(local),
+            remote_ref: format!("refs/heads/{branch}"),
+            remote: named(remote),
+        };
+        for (given, expected) in [
+            (&[("main", "a", "b"), ("master", "a", "b")][..], &["main"][..]),
+            (&[("main", "a", "0"), ("master", "a", "b")], &["master"]),
+            (&[("main", "a", "b"), ("master", "a", "c")], &["main", "master"]),
+            (&[("main", "a", "c"), ("topic", "b", "c"), ("master", "b", "c")], &["main", "master"]),
+            (&[("main", "0", "c"), ("topic", "b", "c")], &[]),
+        ] {
+            let given: Vec<Update> =
+                given.iter().map(|(branch, local, remote)| update(branch, local, remote)).collect();
+            let branches = ["main".to_owned(), "master".to_owned()];
+            let found: Vec<&str> =
+                deploys(&given, &branches).iter().map(|update| &update.remote_ref["refs/heads/".len()..]).collect();
+            assert_eq!(found, expected, "{given:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,26 @@ pub struct Reviewed {
 const SHOWN: usize = 20;
 
 impl Review {
+    /// What two branches of one push bring together, each migration and each finding once.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for new in other.pending {
+            if !self.pending.iter().any(|known| known.migration == new.migration) {
+                self.pending.push(new);
+            }
+        }
+        for new in other.findings {
+            if !self.findings.contains(&new) {
+                self.findings.push(new);
+            }
+        }
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        if self.release.is_none() {
+            (self.release, self.migrates) = (other.release, other.migrates);
+        }
+        self
+    }
+
     pub fn refused(&self) -> bool {
         self.findings.iter().any(|finding| finding.severity == Severity::Refusal)
     }

@@ -153,6 +153,34 @@ fn whatever_is_pushed_to_the_branch_is_what_is_looked_at() {
     scene.git(&["push", "production", ":topic"]);
 }
 
+/// `git push --all` with both branches that deploy: the one that git names last may be the one that hurts.
+#[test]
+fn every_branch_that_deploys_is_looked_at() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "one");
+    scene.commit();
+    scene.git(&["push", "production", "main", "main:master"]);
+    scene.migration("2_two.rb", "two");
+    let good = scene.commit();
+    scene.migration("1_one.rb", "edited");
+    let bad = scene.commit();
+    let deployed = scene.git(&["rev-parse", "HEAD~2"]);
+    let line = |branch: &str, commit: &str| format!("x {commit} refs/heads/{branch} {}\n", deployed.trim());
+    for (lines, code, rules) in [
+        (line("main", &good) + &line("master", &good), 0, 0),
+        (line("main", &good) + &line("master", &bad), 8, 1),
+        (line("main", &bad) + &line("master", &good), 8, 1),
+        (line("main", &bad) + &line("master", &bad), 8, 1),
+        // One that cannot be looked at hides nothing of the other.
+        (line("main", &"b".repeat(40)) + &line("master", &bad), 8, 1),
+    ] {
+        let output = scene.hook("production", "../remote", lines.as_bytes());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((output.status.code(), document["pending"].as_array().unwrap().len()), (Some(code), 1), "{lines}");
+        assert_eq!(document["findings"].as_array().unwrap().len(), rules, "{document}");
+    }
+}
+
 #[test]
 fn a_split_folder_is_a_rails_root_by_itself() {
     let scene = Scene::with_hook("sha1");

@@ -9,7 +9,7 @@ use crate::adapters::{git, trees};
 use crate::args;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::push::{Update, updates};
+use crate::push::{Update, deploys, updates};
 use crate::report::Reporter;
 use crate::review::Review;
 
@@ -51,32 +51,58 @@ fn look(settings: &Settings, args: &args::PrePush, reporter: &Reporter) -> Resul
     if strange > 0 {
         reporter.warn(&format!("{strange} lines on standard input are not what git writes to a pre-push hook"));
     }
-    let mut deploys = updates.iter().filter(|update| update.deploys(&settings.hook.branches));
-    let Some(update) = deploys.next() else { return Ok(None) };
-    if let Some(other) = deploys.find(|other| other.local != update.local) {
-        reporter.warn(&format!(
-            "{} is not looked at: {} is deployed by the same push",
-            other.remote_ref, update.remote_ref
-        ));
+    let deploys = deploys(&updates, &settings.hook.branches);
+    if deploys.is_empty() {
+        return Ok(None);
     }
     let Some(repository) = git::open(&settings.root)? else { return Ok(None) };
+    let (mut whole, mut failed): (Option<Review>, _) = (None, None);
+    for update in deploys {
+        match look_at(&repository, settings, args, update, reporter) {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                whole = Some(match whole {
+                    Some(whole) => whole.and(found),
+                    None => found,
+                });
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        // What was seen of another branch is enough to refuse.
+        Some(error) if whole.as_ref().is_some_and(Review::refused) => reporter.warn(&error.message),
+        Some(error) => return Err(error),
+        None => {}
+    }
+    Ok(whole)
+}
+
+/// What one branch would bring; none where that cannot be said, which is told.
+fn look_at(
+    repository: &Repository,
+    settings: &Settings,
+    args: &args::PrePush,
+    update: &Update,
+    reporter: &Reporter,
+) -> Result<Option<Review>> {
     let unreadable =
         |error: git2::Error| Error::new(Kind::System, format!("the commits cannot be compared: {}", error.message()));
-    let commit = |id: &str| trees::commit(&repository, id).map_err(unreadable);
+    let commit = |id: &str| trees::commit(repository, id).map_err(unreadable);
     let Some(pushed) = update.local.as_deref().map(commit).transpose()?.flatten() else {
         return Err(Error::new(Kind::System, "the commits cannot be compared: the one that is pushed is not here"));
     };
     let deployed = match &update.remote {
-        None => last_known(&repository, args, settings, reporter),
+        None => last_known(repository, args, settings, reporter),
         Some(id) => match commit(id)? {
             None => {
-                reporter.warn(&missing(&repository, args, update, id));
+                reporter.warn(&missing(repository, args, update, id));
                 return Ok(None);
             }
             deployed => deployed,
         },
     };
-    review(&repository, settings, &pushed, deployed.as_ref()).map(Some)
+    review(repository, settings, &pushed, deployed.as_ref()).map(Some)
 }
 
 /// What to do where the deployed commit is not here.
