@@ -1,11 +1,11 @@
-//! Who runs the pending migrations of a deploy: the release line of the `Procfile` or of `heroku.yml`. Pure.
+//! Who runs the pending migrations of a deploy: the release line of the `Procfile`, of `heroku.yml` or of `project.toml`. Pure.
 
 use crate::findings::{Finding, Place, Severity};
 
 /// What the platform runs after the build and before the new code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The file that it stands in: `Procfile`, `heroku.yml`.
+    /// The file that it stands in: `Procfile`, `heroku.yml`, `project.toml`.
     pub file: &'static str,
     /// The number of the line, from 1; 0 where it is not known.
     pub number: usize,
@@ -56,6 +56,43 @@ pub fn of_heroku_yml(text: &str) -> Option<Line> {
     };
     let number = text.lines().position(|line| line.starts_with("release:")).map_or(0, |index| index + 1);
     Some(Line { file: "heroku.yml", number, command })
+}
+
+/// The release commands of a `project.toml`, which Heroku's release-phase buildpack runs in their order:
+/// `[[com.heroku.phase.release]]`, each with `command = ".."` and `args = [".."]`. Their words are all that is read of it.
+pub fn of_project_toml(text: &str) -> Option<Line> {
+    const HEAD: &str = "[[com.heroku.phase.release]]";
+    let lines = || text.lines().map(str::trim);
+    let number = lines().position(|line| line.starts_with(HEAD))? + 1;
+    let (mut commands, mut is_release): (Vec<Vec<String>>, bool) = (Vec::new(), false);
+    for line in lines().filter(|line| !line.starts_with('#')) {
+        if line.starts_with('[') {
+            is_release = line.starts_with(HEAD);
+            commands.extend(is_release.then(Vec::new));
+        } else if let Some(words) = commands.last_mut().filter(|_| is_release) {
+            words.extend(quoted(line));
+        }
+    }
+    let joined = commands.iter().filter_map(|words| shlex::try_join(words.iter().map(String::as_str)).ok());
+    let command = joined.collect::<Vec<_>>().join("\n");
+    (!command.is_empty()).then_some(Line { file: "project.toml", number, command })
+}
+
+/// The strings in a line of TOML, of both kinds.
+fn quoted(line: &str) -> Vec<String> {
+    let (mut words, mut letters) = (Vec::new(), line.chars());
+    while let Some(quote) = letters.find(|letter| matches!(letter, '"' | '\'' | '#')) {
+        if quote == '#' {
+            break;
+        }
+        let mut word = String::new();
+        while let Some(letter) = letters.next().filter(|letter| *letter != quote) {
+            let is_escape = letter == '\\' && quote == '"';
+            word.extend(if is_escape { letters.next() } else { Some(letter) });
+        }
+        words.push(word);
+    }
+    words
 }
 
 /// Gives the text of a file of the application, where there is such a file.
@@ -186,6 +223,28 @@ mod tests {
             ("release: [", None),
         ] {
             let line = of_heroku_yml(text);
+            assert_eq!(line.as_ref().map(|line| (line.number, line.command.as_str())), expected, "{text:?}");
+        }
+        let head = "[_]\nschema-version = \"0.2\"\n\n[[com.heroku.phase.release]]\n";
+        for (text, expected) in [
+            (
+                format!("{head}command = \"bash\"\nargs = [\"-c\", \"rake db:migrate\"]\n"),
+                Some("bash -c 'rake db:migrate'"),
+            ),
+            (
+                format!("{head}command = 'bin/rails' # \"x\"\nargs = [\n  \"db:migrate\",\n]\n[other]\nx = \"y\""),
+                Some("bin/rails db:migrate"),
+            ),
+            (
+                format!("{head}# command = \"a\"\ncommand = \"b\"\n{head}command = \"c \\\"d\\\"\""),
+                Some("b\n'c \"d\"'"),
+            ),
+            ("[com.heroku.phase.release-build]\ncommand = \"bash\"\n".to_owned(), None),
+            (head.to_owned(), None),
+            (String::new(), None),
+        ] {
+            let line = of_project_toml(&text);
+            let expected = expected.map(|command| (4, command));
             assert_eq!(line.as_ref().map(|line| (line.number, line.command.as_str())), expected, "{text:?}");
         }
     }

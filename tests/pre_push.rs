@@ -276,6 +276,18 @@ fn who_runs_what_is_pending_is_told() {
 }
 
 #[test]
+fn the_release_phase_buildpack_is_one_who_migrates() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "");
+    scene.write("Procfile", "web: bin/rails server");
+    let release = "[[com.heroku.phase.release]]\ncommand = \"bash\"\nargs = [\"-c\", \"rake db:migrate\"]\n";
+    scene.write("project.toml", release);
+    scene.commit();
+    let said = scene.git(&["push", "production", "main"]);
+    assert!(said.contains("`bash -c 'rake db:migrate'` in the project.toml runs them"), "{said}");
+}
+
+#[test]
 fn a_schema_file_goes_with_its_migrations() {
     let scene = Scene::with_hook("sha1");
     let schema = |version: u32| format!("ActiveRecord::Schema[7.1].define(version: {version}) do\nend\n");

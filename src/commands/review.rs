@@ -228,12 +228,13 @@ fn release(repository: &Repository, top: &Tree) -> Result<(Option<Line>, Migrate
     let lines = [
         text("Procfile")?.and_then(|text| release::of_procfile(&text)),
         text("heroku.yml")?.and_then(|text| release::of_heroku_yml(&text)),
+        text("project.toml")?.and_then(|text| release::of_project_toml(&text)),
     ];
     let script = |word: &str| {
         let path: PathBuf = Path::new(word).components().filter(|part| *part != std::path::Component::CurDir).collect();
         path.is_relative().then(|| text(path.to_str()?).ok().flatten()).flatten()
     };
-    // Which of the two files counts depends on the app's stack, which only the platform knows: the one that migrates is believed.
+    // Which of these files counts depends on the app's stack, which only the platform knows: the one that migrates is believed.
     let judged = lines.into_iter().flatten().map(|line| (release::migrates(&line.command, &script), line));
     let best = judged.max_by_key(|(migrates, _)| *migrates);
     Ok(best.map_or((None, Migrates::No), |(migrates, line)| (Some(line), migrates)))
