@@ -64,6 +64,24 @@ pub fn is_ours(script: &[u8]) -> bool {
     script.split(|byte| *byte == b'\n').nth(1) == Some(MARK.as_bytes())
 }
 
+/// Begins the last line of a script for which folders were made.
+const MADE: &[u8] = b"# folders made for this hook: ";
+
+/// The script, with a note of how many folders were made for it, one in another: they go with it.
+pub fn with_folders(mut script: Vec<u8>, made: usize) -> Vec<u8> {
+    if made > 0 {
+        script.extend_from_slice(MADE);
+        script.extend(format!("{made}\n").bytes());
+    }
+    script
+}
+
+/// How many folders were made for a script.
+pub fn folders_of(script: &[u8]) -> usize {
+    let note = script.split(|byte| *byte == b'\n').rev().find_map(|line| line.strip_prefix(MADE));
+    note.and_then(|digits| str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
+}
+
 /// A word as a shell reads it back, whatever it holds.
 fn quoted(word: &OsStr) -> Vec<u8> {
     let mut quoted = vec![b'\''];

@@ -66,6 +66,28 @@ fn it_is_installed_once_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn the_folders_that_were_made_for_it_go_with_it() {
+    let scene = Scene::new("sha1");
+    scene.git(&["config", "core.hooksPath", "tools/git/hooks"]);
+    let (tools, hooks) = (scene.app().join("tools"), scene.app().join("tools/git/hooks"));
+    for round in ["once", "again"] {
+        assert_eq!(state(&scene, "install"), "installed", "{round}");
+        assert_eq!(state(&scene, "install"), "unchanged", "{round}");
+        assert_eq!(state(&scene, "uninstall"), "uninstalled", "{round}");
+        assert!(!tools.exists(), "{round}");
+    }
+    // What somebody has put there since stays, and so does a folder that was there before.
+    state(&scene, "install");
+    fs::write(hooks.join("note"), "").unwrap();
+    state(&scene, "uninstall");
+    assert!(hooks.join("note").is_file());
+    fs::remove_file(hooks.join("note")).unwrap();
+    state(&scene, "install");
+    state(&scene, "uninstall");
+    assert!(hooks.is_dir());
+}
+
+#[test]
 fn a_hook_that_was_there_runs_first_and_comes_back_to_the_byte() {
     let scene = Scene::new("sha1");
     let hook = scene.app().join(".git/hooks/pre-push");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use git2::Repository;
 
-use crate::hook::{BEFORE, is_ours};
+use crate::hook::{BEFORE, folders_of, is_ours, with_folders};
 
 const NAME: &str = "pre-push";
 
@@ -65,9 +65,12 @@ impl Folder {
 
     /// Puts our script in its place; `false` where it stands there already. At each moment there is a whole hook: another one gets
     /// a second name first, and then ours takes its place in one step.
-    pub fn install(&self, script: &[u8]) -> io::Result<bool> {
+    pub fn install(&self, script: Vec<u8>) -> io::Result<bool> {
         let now = self.read()?;
-        if now.as_deref() == Some(script) {
+        let ours = now.as_deref().filter(|now| is_ours(now));
+        let lacking = self.path.ancestors().take_while(|folder| !folder.exists()).count();
+        let script = with_folders(script, ours.map_or(lacking, folders_of));
+        if ours == Some(&script) {
             return Ok(false);
         }
         fs::create_dir_all(&self.path)?;
@@ -75,7 +78,7 @@ impl Folder {
             self.keep()?;
         }
         let mut file = tempfile::Builder::new().prefix(".unstuck").tempfile_in(&self.path)?;
-        file.write_all(script)?;
+        file.write_all(&script)?;
         file.as_file().set_permissions(Permissions::from_mode(0o755))?;
         file.as_file().sync_all()?;
         file.persist(self.hook())?;
@@ -94,14 +97,19 @@ impl Folder {
         }
     }
 
-    /// Takes our script away and brings back what was there before; `false` where the hook is not ours.
+    /// Takes our script away, with the folders that were made for it if nothing else is in them, and brings back what was there
+    /// before; `false` where the hook is not ours.
     pub fn uninstall(&self) -> io::Result<bool> {
-        if !self.read()?.is_some_and(|script| is_ours(&script)) {
-            return Ok(false);
-        }
+        let Some(script) = self.read()?.filter(|script| is_ours(script)) else { return Ok(false) };
         match self.before() {
             Some(before) => fs::rename(before, self.hook())?,
             None => fs::remove_file(self.hook())?,
+        }
+        for made in self.path.ancestors().take(folders_of(&script)) {
+            match fs::remove_dir(made) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
+                done => done?,
+            }
         }
         Ok(true)
     }

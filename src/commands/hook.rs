@@ -81,7 +81,7 @@ fn install(folder: &Folder, root: &Path, settings: &Settings, reporter: &Reporte
         refuses_without: settings.hook.missing.value == WhenMissing::Refuse,
         by_sh: folder.of_husky,
     };
-    let changed = folder.install(&script.text()).map_err(|error| failed(folder, error))?;
+    let changed = folder.install(script.text()).map_err(|error| failed(folder, error))?;
     let hook = folder.hook();
     reporter.say(&format!("{} {}", if changed { "installed" } else { "already there:" }, hook.display()));
     if let Some(before) = folder.before() {
