@@ -43,6 +43,7 @@ pub mod report;
 pub mod review;
 pub mod rollback;
 pub mod ruby;
+pub mod rules;
 pub mod schema;
 pub mod secret;
 pub mod timeline;

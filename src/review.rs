@@ -2,11 +2,14 @@
 //! annotations of GitHub's workflows.
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
+use crate::debt::hex;
 use crate::findings::{Finding, Place, Severity};
 use crate::migrations::Migration;
 use crate::release::{Line, Migrates};
 use crate::report::{Reporter, migration_document};
+use crate::rules::rule;
 
 /// What a deploy will run, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -115,8 +118,9 @@ impl Review {
         let mut rules: Vec<&str> = self.findings.iter().map(|finding| finding.rule).collect();
         rules.sort_unstable();
         rules.dedup();
-        let rules: Vec<Value> = rules.iter().map(|rule| json!({"id": rule})).collect();
-        let results: Vec<Value> = self.findings.iter().map(result).collect();
+        let index = |finding: &Finding| rules.binary_search(&finding.rule).ok();
+        let results: Vec<Value> = self.findings.iter().map(|finding| result(finding, index(finding))).collect();
+        let rules: Vec<Value> = rules.iter().map(|rule| description(rule)).collect();
         json!({
             "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
             "version": "2.1.0",
@@ -220,10 +224,47 @@ fn document(finding: &Finding) -> Value {
     })
 }
 
-/// A result of SARIF.
-fn result(finding: &Finding) -> Value {
-    let text = whole_text(finding);
-    let mut result = json!({"ruleId": finding.rule, "level": finding.severity.level(), "message": {"text": text}});
+/// A rule of SARIF: what its readers show beside each result of it.
+fn description(name: &str) -> Value {
+    let Some(rule) = rule(name) else { return json!({"id": name}) };
+    let text = format!("{}: {}.", capitalized(rule.what), rule.why);
+    let steps: Vec<String> = rule.safe.iter().map(|step| format!("\n- {step}")).collect();
+    json!({
+        "id": name,
+        "name": name.split('-').map(capitalized).collect::<String>(),
+        "shortDescription": {"text": format!("{}.", capitalized(rule.what))},
+        "fullDescription": {"text": text},
+        "help": {
+            "text": format!("{text}\nThe safe way:{}", steps.concat()),
+            "markdown": format!("{text}\n\nThe safe way:\n{}", steps.concat()),
+        },
+        "helpUri": concat!(env!("CARGO_PKG_REPOSITORY"), "#readme"),
+        "defaultConfiguration": {"level": rule.severity.level()},
+    })
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// By which a result is known again after lines were added above it.
+fn fingerprint(finding: &Finding) -> String {
+    let place = finding.place.as_ref();
+    let (path, line) = place.map_or((String::new(), ""), |place| (uri(place), place.excerpt.trim()));
+    let hash = Sha256::digest(format!("{}\n{path}\n{line}", finding.rule));
+    hex(&hash[..16])
+}
+
+/// A result of SARIF, of the rule that has this place in the list.
+fn result(finding: &Finding, rule: Option<usize>) -> Value {
+    let mut result = json!({
+        "ruleId": finding.rule,
+        "ruleIndex": rule,
+        "level": finding.severity.level(),
+        "message": {"text": whole_text(finding)},
+        "partialFingerprints": {"ruleAndLine/v1": fingerprint(finding)},
+    });
     if let Some(place) = &finding.place {
         let mut physical = json!({"artifactLocation": {"uri": uri(place)}});
         if place.line > 0 {
@@ -281,6 +322,8 @@ fn property(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ruby::RULES;
+    use crate::rules::OF_PUSHES;
 
     fn finding(path: &str, line: usize, excerpt: &str) -> Finding {
         let place = Place { path: path.into(), line, column: 1 + usize::from(line > 0), excerpt: excerpt.to_owned() };
@@ -307,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_result_of_sarif_has_a_place_that_its_readers_find() {
-        let place = |finding: &Finding| result(finding)["locations"][0]["physicalLocation"].clone();
+        let place = |finding: &Finding| result(finding, Some(0))["locations"][0]["physicalLocation"].clone();
         let mut wide = finding("db/ü b.rb", 7, "ü𝄞x");
         wide.place.as_mut().unwrap().column = 7;
         let expected = json!({
@@ -317,7 +360,57 @@ mod tests {
         assert_eq!(place(&wide), expected);
         assert_eq!(place(&finding("a.rb", 0, "")), json!({"artifactLocation": {"uri": "a.rb"}}));
         let nowhere = Finding { place: None, ..finding("", 0, "") };
-        assert_eq!(result(&nowhere).get("locations"), None);
+        assert_eq!(result(&nowhere, Some(0)).get("locations"), None);
+    }
+
+    /// The same finding some lines below is known again; another one is not.
+    #[test]
+    fn a_result_keeps_its_fingerprint() {
+        let print = |finding: &Finding| result(finding, Some(0))["partialFingerprints"]["ruleAndLine/v1"].clone();
+        let known = print(&finding("a.rb", 3, "  x"));
+        assert_eq!(known, print(&finding("a.rb", 9, "x")));
+        for other in
+            [finding("b.rb", 3, "x"), finding("a.rb", 3, "y"), Finding { rule: "illegal", ..finding("a.rb", 3, "x") }]
+        {
+            assert_ne!(known, print(&other));
+        }
+    }
+
+    /// What is said of every rule is SARIF as its published schema wants it, and so is a finding in each kind of place.
+    #[test]
+    fn every_rule_is_legal_sarif() {
+        let mut schema: Value = serde_json::from_str(include_str!("../tests/sarif/sarif-2.1.0.json")).unwrap();
+        // What it says of a language, of which we say nothing, is a regular expression for JavaScript alone.
+        for of in ["run", "toolComponent"] {
+            let language = &mut schema["definitions"][of]["properties"]["language"];
+            language.as_object_mut().unwrap().remove("pattern");
+        }
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        let rules = OF_PUSHES.iter().chain(RULES);
+        let mut findings: Vec<Finding> = rules
+            .map(|rule| Finding {
+                rule: rule.name,
+                severity: rule.severity,
+                ..finding("db/\u{fc} b.rb", 7, "\u{1d11e}x")
+            })
+            .collect();
+        findings.extend([finding("a.rb", 0, ""), Finding { place: None, ..finding("", 0, "") }]);
+        let count = findings.len();
+        let sarif = Review { findings, ..Review::default() }.sarif();
+        let errors: Vec<String> =
+            validator.iter_errors(&sarif).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        let run = &sarif["runs"][0];
+        let listed = run["tool"]["driver"]["rules"].as_array().unwrap();
+        assert_eq!((run["results"].as_array().unwrap().len(), listed.len()), (count, count - 2));
+        for result in run["results"].as_array().unwrap() {
+            let rule = &listed[usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
+            assert_eq!(rule["id"], result["ruleId"]);
+            assert!(rule["help"]["markdown"].as_str().unwrap().contains("\n- "), "{rule}");
+        }
+        let mut broken = sarif;
+        broken["runs"][0]["results"][0]["level"] = json!("fatal");
+        assert!(!validator.is_valid(&broken), "the schema tells what is wrong");
     }
 
     #[test]
