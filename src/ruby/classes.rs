@@ -125,13 +125,15 @@ impl Collector<'_> {
     /// Methods that take the place of what Active Record would compute.
     fn method(&mut self, method: &DefNode) {
         let list = method.body().and_then(|body| body.as_statements_node());
-        let only = list.and_then(|list| list.body().last().filter(|_| list.body().len() == 1));
+        let only = list.as_ref().and_then(|list| list.body().last().filter(|_| list.body().len() == 1));
         let text = || Some(only.as_ref().map_or_else(|| vec![Piece::Unreadable], pieces));
         let in_module = self.scope.last().is_some_and(|name| name == "ClassMethods");
         if method.receiver().is_none() && !self.of_class && !in_module {
             return;
         }
         match method.name().as_slice() {
+            // `base.ignored_columns += [..]` is said of whoever includes the module.
+            b"included" | b"prepended" | b"extended" => self.statements(list.as_ref()),
             b"table_name_prefix" => self.body().prefix = text(),
             b"table_name_suffix" => self.body().suffix = text(),
             b"table_name" => self.body().table = text(),

@@ -396,6 +396,9 @@ mod tests {
             (concern("included do\n self.ignored_columns = [:x]\nend"), "ignored"),
             (concern("class_methods do\n def ignored_columns = super + %w[x]\nend"), "ignored"),
             (concern("module ClassMethods\n def ignored_columns = super + %w[x]\nend"), "ignored"),
+            (concern("def self.included(base)\n base.ignored_columns += %w[x]\nend"), "ignored"),
+            (concern("def self.included(base)\n base.class_eval do\n  ignore_column :x\n end\nend"), "ignored"),
+            (concern("def self.included(base)\n base.extend ClassMethods\nend"), "used"),
             ("Post.include Elsewhere".to_owned(), "used"),
             ("Comment.ignored_columns += %w[x]".to_owned(), "used"),
         ] {
