@@ -122,7 +122,7 @@ pub struct Timeouts {
     pub ddl_lock: Option<String>,
 }
 
-// Only the command that was typed is described: describing all of them cost a tenth of a run with nothing pending.
+// Only the command that was typed is described: a run with nothing pending does not pay for the others.
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 pub enum Command {
