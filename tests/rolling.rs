@@ -98,6 +98,14 @@ fn of_the_named_types_only_what_is_stuck() {
     assert_eq!((asked(&scene, seq), scene.ids("web")), (vec!["worker".to_owned()], web));
 }
 
+/// Though web is still owed, the new worker is waited for until it is up.
+#[test]
+fn a_named_type_is_up_at_the_end_whatever_else_is_owed() {
+    let scene = stuck(2, booting_for(150));
+    let report = scene.unstuck(&["restart", "worker", "--json"]).code(4).json();
+    assert_eq!((&report["outcome"], &report["restart"]["healthy"]), (&json!("owed"), &json!(true)), "{report}");
+}
+
 #[test]
 fn looks_become_rare_while_the_rate_limit_leaves_little() {
     let scene = stuck(2, booting_for(300));
