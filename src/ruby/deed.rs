@@ -11,12 +11,24 @@ pub enum Default {
     Unknown,
 }
 
+/// How much a value may hold: characters, bytes or digits, as it is written.
+#[derive(Debug, Clone, std::default::Default, PartialEq, Eq)]
+pub struct Size {
+    pub limit: Option<i64>,
+    pub precision: Option<i64>,
+    pub scale: Option<i64>,
+    /// It is written, and cannot be read.
+    pub vague: bool,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
     /// As Rails or SQL names it, in lower case, without its limits.
     pub kind: String,
-    pub limit: Option<i64>,
+    pub size: Size,
+    pub array: bool,
+    pub collation: Option<String>,
     pub null: bool,
     pub default: Default,
     /// A generated column whose values are kept.
@@ -26,7 +38,24 @@ pub struct Column {
 impl Column {
     pub fn new(name: &str, kind: &str) -> Self {
         let (name, kind) = (name.to_owned(), kind.to_lowercase());
-        Self { name, kind, limit: None, null: true, default: Default::None, stored: false }
+        Self {
+            name,
+            kind,
+            size: Size::default(),
+            array: false,
+            collation: None,
+            null: true,
+            default: Default::None,
+            stored: false,
+        }
+    }
+
+    /// Its type in words: `decimal(8, 2)`, `string[]`.
+    pub fn words(&self) -> String {
+        let sizes: Vec<String> =
+            [self.size.limit.or(self.size.precision), self.size.scale].iter().flatten().map(i64::to_string).collect();
+        let sizes = if sizes.is_empty() { String::new() } else { format!("({})", sizes.join(", ")) };
+        format!("{}{sizes}{}", self.kind, if self.array { "[]" } else { "" })
     }
 }
 
@@ -217,12 +246,12 @@ impl Deed {
             Self::RenameTable { from, to } => format!("renames the table {from} to {to}"),
             Self::AddColumn { table, column } => {
                 let rule = if column.null { "" } else { ", not null" };
-                format!("adds the column {table}.{} ({}{rule})", column.name, column.kind)
+                format!("adds the column {table}.{} ({}{rule})", column.name, column.words())
             }
             Self::RemoveColumn { table, column } => format!("removes the column {table}.{column}"),
             Self::RenameColumn { table, from, to } => format!("renames the column {table}.{from} to {to}"),
             Self::ChangeType { table, column } => {
-                format!("changes the type of {table}.{} to {}", column.name, column.kind)
+                format!("changes the type of {table}.{} to {}", column.name, column.words())
             }
             Self::ChangeNull { table, column, null: true, .. } => format!("allows null in {table}.{column}"),
             Self::ChangeNull { table, column, .. } => format!("forbids null in {table}.{column}"),

@@ -1,6 +1,6 @@
 //! The words of Rails' migrations: a call and its arguments, as deeds.
 
-use super::deed::{Column, Constraint, Deed, Default, Index};
+use super::deed::{Column, Constraint, Deed, Default, Index, Size};
 use super::inflect;
 use super::value::{Args, Value};
 
@@ -180,11 +180,26 @@ fn column(name: &str, kind: &str, args: &Args) -> Column {
         Some(Value::Unknown) => Default::Unknown,
         Some(_) => Default::Literal,
     };
-    let limit = match args.option("limit") {
-        Some(Value::Int(limit)) => Some(*limit),
+    let number = |name| match args.option(name) {
+        Some(Value::Int(number)) => Some(*number),
         _ => None,
     };
-    Column { limit, null: !args.is_false("null"), default, stored: args.is_set("stored"), ..Column::new(name, kind) }
+    let unsigned = if args.is_set("unsigned") { " unsigned" } else { "" };
+    let sizes = ["limit", "precision", "scale", "array", "unsigned", "collation"];
+    Column {
+        size: Size {
+            limit: number("limit"),
+            precision: number("precision"),
+            scale: number("scale"),
+            vague: sizes.iter().any(|name| args.is_unknown(name)),
+        },
+        array: args.is_set("array"),
+        collation: args.option("collation").and_then(Value::text),
+        null: !args.is_false("null"),
+        default,
+        stored: args.is_set("stored"),
+        ..Column::new(name, &format!("{kind}{unsigned}"))
+    }
 }
 
 fn add_column(args: &Args) -> Option<Vec<Deed>> {

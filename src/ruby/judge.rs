@@ -9,6 +9,7 @@ use super::models::{Models, Use};
 use super::rules::{Rule, rule};
 use super::schema::Schema;
 use super::script::Script;
+use super::types::{self, Rows, Server};
 use crate::findings::Severity::{self, Note, Refusal, Warning};
 use crate::rails::Engine;
 
@@ -17,11 +18,7 @@ use crate::rails::Engine;
 pub struct World {
     pub models: Models,
     pub schema: Schema,
-    pub engine: Engine,
-    /// Major and minor number of the server, where it is known.
-    pub version: Option<(u32, u32)>,
-    /// MariaDB counts its releases in a way of its own.
-    pub mariadb: bool,
+    pub server: Server,
     /// Made by this push: nobody uses it yet.
     tables: BTreeSet<String>,
     columns: BTreeSet<(String, String)>,
@@ -56,7 +53,8 @@ impl World {
         });
         let mariadb = version.is_some_and(|version| version.to_lowercase().contains("mariadb"));
         let (tables, columns) = (BTreeSet::new(), BTreeSet::new());
-        Self { models, schema, engine, version: numbers, mariadb, tables, columns, checks: Vec::new() }
+        let server = Server { engine, version: numbers, mariadb };
+        Self { models, schema, server, tables, columns, checks: Vec::new() }
     }
 
     fn standing(&self, table: &str) -> Standing {
@@ -112,11 +110,15 @@ impl World {
             || self.checks.iter().any(|(of, check, valid)| of == table && *valid && says_so(check))
     }
 
+    fn has_index_on(&self, table: &str, column: &str) -> bool {
+        self.schema.table(table).is_some_and(|table| table.has_index_on(column))
+    }
+
     fn older_than(&self, postgresql: (u32, u32), mysql: (u32, u32), mariadb: (u32, u32)) -> bool {
-        let Some(version) = self.version else { return false };
-        match self.engine {
+        let Some(version) = self.server.version else { return false };
+        match self.server.engine {
             Engine::Postgresql => version < postgresql,
-            Engine::Mysql if self.mariadb => version < mariadb,
+            Engine::Mysql if self.server.mariadb => version < mariadb,
             Engine::Mysql => version < mysql,
             Engine::Sqlite => false,
         }
@@ -148,7 +150,7 @@ struct Bench<'w> {
 
 impl Bench<'_> {
     fn postgresql(&self) -> bool {
-        self.world.engine == Engine::Postgresql
+        self.world.server.engine == Engine::Postgresql
     }
 
     fn concerns_existing(&self, deed: &Deed) -> bool {
@@ -345,7 +347,9 @@ impl Bench<'_> {
                 let message = format!("on this server the table is written anew for the default of {name}");
                 self.blocks(change, "default-rewrites", table, message);
             }
-            Default::Computed(expression) if !counts && !column.stored && self.world.engine != Engine::Sqlite => {
+            Default::Computed(expression)
+                if !counts && !column.stored && self.world.server.engine != Engine::Sqlite =>
+            {
                 self.computed_default(change, table, &name, expression.as_deref());
             }
             _ => {}
@@ -372,20 +376,28 @@ impl Bench<'_> {
         if self.world.is_new_column(table, &column.name) {
             return;
         }
-        let has_enum = self.world.models.has_enum(table, &column.name);
-        let mut message = format!("the type of {table}.{} changes to {}", column.name, column.kind);
-        if has_enum {
+        let mut message = format!("the type of {table}.{} changes to {}", column.name, column.words());
+        if self.world.models.has_enum(table, &column.name) {
             message += ", which the running model has an enum on";
         }
-        match self.world.schema.column(table, &column.name) {
-            Some(old) if widens(old, column, self.world.engine) => {}
-            Some(old) => {
-                let message = format!("{message} (from {}): the table is written anew", old.kind);
-                let severity = if self.world.engine == Engine::Sqlite { Warning } else { Refusal };
-                self.say(change, "change-type", severity, message);
+        let Some(old) = self.world.schema.column(table, &column.name) else {
+            let message = format!("{message}; its old type is not known, so the table may be written anew");
+            return self.say(change, "change-type", Warning, message);
+        };
+        let message = format!("{message} (from {})", old.words());
+        match types::change(old, column, self.world.server) {
+            Rows::Stay => {}
+            Rows::Reindexed if !self.world.has_index_on(table, &column.name) => {}
+            Rows::Reindexed => {
+                let message = format!("{message}: each index of the column is built anew");
+                self.say(change, "change-type", Refusal, message);
             }
-            None => {
-                let message = format!("{message}; its old type is not known, so the table may be written anew");
+            Rows::Rewritten => {
+                let severity = if self.world.server.engine == Engine::Sqlite { Warning } else { Refusal };
+                self.say(change, "change-type", severity, format!("{message}: the table is written anew"));
+            }
+            Rows::Unknown => {
+                let message = format!("{message}: it is not known here whether the table is written anew");
                 self.say(change, "change-type", Warning, message);
             }
         }
@@ -409,7 +421,7 @@ impl Bench<'_> {
             self.say(change, "backfill-in-transaction", Warning, message);
         }
         let message = format!("every row of {table} is checked for a {column} while nobody can use the table");
-        match self.world.engine {
+        match self.world.server.engine {
             Engine::Postgresql if self.world.forbids_null(table, column) => {}
             Engine::Postgresql => self.blocks(change, "not-null", table, message),
             _ => {
@@ -441,12 +453,17 @@ impl Bench<'_> {
 
     fn add_index(&mut self, change: &Change, index: &Index) {
         let Index { table, name, columns, unique, concurrently } = index;
-        let longest = if self.world.engine == Engine::Mysql { 64 } else { 63 };
-        if let Some(name) = name.as_ref().filter(|name| name.len() > longest && self.world.engine != Engine::Sqlite) {
+        let longest = if self.world.server.engine == Engine::Mysql { 64 } else { 63 };
+        if let Some(name) =
+            name.as_ref().filter(|name| name.len() > longest && self.world.server.engine != Engine::Sqlite)
+        {
             self.say(change, "long-name", Refusal, format!("the name {name} is longer than {longest} bytes"));
         }
         self.concurrency(change, *concurrently);
-        if *concurrently && self.postgresql() && self.world.version.is_some_and(|at| ((14, 0)..(14, 4)).contains(&at)) {
+        if *concurrently
+            && self.postgresql()
+            && self.world.server.version.is_some_and(|at| ((14, 0)..(14, 4)).contains(&at))
+        {
             let message =
                 format!("an index of {table} is built concurrently by a server that can leave rows out of it");
             self.say(change, "index-corruption", Warning, message);
@@ -479,7 +496,7 @@ impl Bench<'_> {
             Constraint::Unique | Constraint::PrimaryKey => "unique-constraint",
             Constraint::Exclusion => "exclusion-constraint",
         };
-        match (self.world.engine, kind) {
+        match (self.world.server.engine, kind) {
             (Engine::Postgresql, _) => self.blocks(change, rule, table, format!("{message} while others wait")),
             (Engine::Mysql, Constraint::Check | Constraint::ForeignKey) => {
                 self.say(change, rule, Warning, format!("{message} while nobody can write to it"));
@@ -496,7 +513,7 @@ impl Bench<'_> {
             return;
         }
         let rows = table.map_or_else(|| "rows".to_owned(), |table| format!("rows of {table}"));
-        if self.in_transaction && self.locked && self.world.engine != Engine::Mysql {
+        if self.in_transaction && self.locked && self.world.server.engine != Engine::Mysql {
             let message = format!("{rows} are written ({how}) while the locks of this migration are held");
             self.say(change, "backfill-in-transaction", Warning, message);
         } else if how.contains("all at once") || how.contains("all rows") {
@@ -530,7 +547,8 @@ impl Bench<'_> {
             }
             Deed::ChangeType { table, column } => {
                 let old = self.world.schema.column(table, &column.name);
-                let harmless = old.is_some_and(|old| widens(old, column, self.world.engine));
+                let rows = old.map(|old| types::change(old, column, self.world.server));
+                let harmless = matches!(rows, Some(Rows::Stay | Rows::Reindexed));
                 if harmless || self.world.is_new_column(table, &column.name) { NeedsRestart } else { BreaksRunningCode }
             }
             Deed::ChangeDefault { table, column } if self.world.is_new_column(table, column) => NeedsRestart,
@@ -585,41 +603,5 @@ fn volatile(expression: &str) -> Option<bool> {
         Some(true)
     } else {
         None
-    }
-}
-
-/// Rails' name of a type, whichever way it is written.
-fn family(kind: &str) -> &str {
-    match kind {
-        "string" | "varchar" | "character varying" => "string",
-        "int" | "int4" | "integer" => "integer",
-        "int8" | "bigint" | "big_integer" => "bigint",
-        "bool" | "boolean" => "boolean",
-        "decimal" | "numeric" => "decimal",
-        "timestamp" | "datetime" | "timestamp without time zone" => "datetime",
-        "timestamptz" | "timestamp with time zone" => "timestamptz",
-        other => other,
-    }
-}
-
-/// Whether a type takes all values of the old one as they are stored.
-fn widens(old: &Column, new: &Column, engine: Engine) -> bool {
-    let (from, to) = (family(&old.kind), family(&new.kind));
-    let grows = match (old.limit, new.limit) {
-        (_, None) => engine == Engine::Postgresql || old.limit.is_none(),
-        (None, Some(_)) => false,
-        // A length is stored in one byte up to 255 bytes, which are 63 characters.
-        (Some(old), Some(new)) => new >= old && (engine == Engine::Postgresql || (old <= 63) == (new <= 63)),
-    };
-    match engine {
-        Engine::Postgresql => {
-            let texts = |kind: &str| matches!(kind, "string" | "text");
-            (from == to && (grows || from != "string"))
-                || (texts(from) && to == "text")
-                || (from == "text" && to == "string" && new.limit.is_none())
-                || (from == "cidr" && to == "inet")
-        }
-        Engine::Mysql => from == to && grows,
-        Engine::Sqlite => from == to,
     }
 }

@@ -21,6 +21,7 @@ mod rules;
 mod schema;
 mod script;
 mod sql;
+mod types;
 mod value;
 mod words;
 

@@ -19,6 +19,8 @@ pub struct Table {
     /// Columns of unique indexes, each index's joined by commas.
     unique: BTreeSet<String>,
     indexes: BTreeMap<String, bool>,
+    /// What each index is on: columns and expressions.
+    indexed: Vec<Vec<String>>,
     /// Check constraints that are known to hold.
     pub checks: Vec<String>,
 }
@@ -29,6 +31,14 @@ impl Table {
         self.indexes.get(name).copied().or_else(|| {
             (!columns.is_empty() && !self.indexes.is_empty()).then(|| self.unique.contains(&columns.join(",")))
         })
+    }
+
+    /// Whether an index is on the column, or on an expression that names it.
+    pub fn has_index_on(&self, column: &str) -> bool {
+        let names = |part: &String| {
+            part.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == column)
+        };
+        self.indexed.iter().flatten().any(names)
     }
 }
 
@@ -116,6 +126,7 @@ impl Schema {
                     let name =
                         name.unwrap_or_else(|| format!("index_{}_on_{}", index.table, index.columns.join("_and_")));
                     table.indexes.insert(name, index.unique);
+                    table.indexed.push(index.columns.clone());
                     if index.unique {
                         table.unique.insert(index.columns.join(","));
                     }

@@ -9,7 +9,7 @@ use sqlparser::dialect::{Dialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::deed::{Column, Constraint, Deed, Default, Index};
+use super::deed::{Column, Constraint, Deed, Default, Index, Size};
 use super::dsl::bare;
 use crate::rails::Engine;
 
@@ -360,17 +360,20 @@ fn of_column(definition: &ColumnDef) -> Column {
     column
 }
 
-/// `character varying(40)` is `character varying` with the limit 40.
+/// `character varying(40)` is `character varying` with the limit 40, `numeric(8,2)[]` a list of `numeric` with a scale too.
 fn typed(name: &str, kind: &str) -> Column {
     let kind = kind.to_lowercase();
-    let (word, limit) = match kind.split_once('(') {
+    let (kind, array) = kind.strip_suffix("[]").map_or((kind.as_str(), false), |kind| (kind, true));
+    let (word, sizes) = match kind.split_once('(') {
         Some((word, rest)) => {
             let (inner, after) = rest.split_once(')').unwrap_or((rest, ""));
-            (format!("{}{after}", word.trim_end()), inner.parse().ok())
+            (format!("{}{after}", word.trim_end()), inner.split(',').map(|size| size.trim().parse().ok()).collect())
         }
-        None => (kind, None),
+        None => (kind.to_owned(), Vec::new()),
     };
-    Column { limit, ..Column::new(name, &word) }
+    let size = |index: usize| sizes.get(index).copied().flatten();
+    let size = Size { limit: size(0), scale: size(1), ..Size::default() };
+    Column { size, array, ..Column::new(name, &word) }
 }
 
 fn default(value: &Expr) -> Default {

@@ -100,6 +100,17 @@ impl Args {
         self.option(name) == Some(&Value::Bool(false))
     }
 
+    /// The option is there, and nobody knows what it says.
+    pub fn is_unknown(&self, name: &str) -> bool {
+        let says = |value: &Value| {
+            matches!(
+                value,
+                Value::Nil | Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_)
+            ) || matches!(value, Value::Code(_))
+        };
+        self.option(name).is_some_and(|value| !says(value))
+    }
+
     /// The options that stand as a hash below `name`.
     pub fn below(&self, name: &str) -> Self {
         let options = match self.option(name) {

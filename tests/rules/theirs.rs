@@ -10,7 +10,11 @@ pub const STRONG_MIGRATIONS: &[Row] = &[
         &["remove-column"],
         "We look whether the deployed model ignores the column; it asks a person. safety_assured does not hide a column that is in use.",
     ),
-    ("change_column", &["change-type"], "The old type is read from the schema file. Unknown: a warning."),
+    (
+        "change_column",
+        &["change-type"],
+        "The old type is read from the schema file, and which types are stored alike is held against the servers. Unknown: a warning.",
+    ),
     ("change_column_with_not_null", &["not-null"], ""),
     (
         "change_column_constraint",
