@@ -90,6 +90,13 @@ impl Constraint {
     }
 }
 
+/// A constraint that is there, as far as it is named.
+#[derive(Debug, Clone, std::default::Default, PartialEq, Eq)]
+pub struct Which {
+    pub kind: Option<Constraint>,
+    pub name: Option<String>,
+}
+
 /// One thing that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
@@ -147,14 +154,17 @@ pub enum Deed {
     AddConstraint {
         table: String,
         kind: Constraint,
+        name: Option<String>,
         ready: bool,
         expression: Option<String>,
     },
     RemoveConstraint {
         table: String,
+        which: Which,
     },
     Validate {
         table: String,
+        which: Which,
     },
     RenameSchema {
         from: String,
@@ -215,8 +225,8 @@ impl Deed {
             | Self::AddIndex(Index { table, .. })
             | Self::RenameIndex { table }
             | Self::AddConstraint { table, .. }
-            | Self::RemoveConstraint { table }
-            | Self::Validate { table }
+            | Self::RemoveConstraint { table, .. }
+            | Self::Validate { table, .. }
             | Self::Truncate { table, .. } => Some(table),
             Self::RemoveIndex { table, .. } | Self::Write { table, .. } => table.as_deref(),
             _ => None,
@@ -264,8 +274,8 @@ impl Deed {
             Self::RemoveIndex { index, .. } => format!("removes the index {index}"),
             Self::RenameIndex { table } => format!("renames an index of {table}"),
             Self::AddConstraint { table, kind, .. } => format!("adds a {} to {table}", kind.name()),
-            Self::RemoveConstraint { table } => format!("removes a constraint of {table}"),
-            Self::Validate { table } => format!("validates a constraint of {table}"),
+            Self::RemoveConstraint { table, .. } => format!("removes a constraint of {table}"),
+            Self::Validate { table, .. } => format!("validates a constraint of {table}"),
             Self::RenameSchema { from } => format!("renames the schema {from}"),
             Self::Write { table: Some(table), how } => format!("writes rows of {table} ({how})"),
             Self::Write { how, .. } => format!("writes rows ({how})"),

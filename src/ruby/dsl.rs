@@ -1,6 +1,6 @@
 //! The words of Rails' migrations: a call and its arguments, as deeds.
 
-use super::deed::{Column, Constraint, Deed, Default, Index, Size};
+use super::deed::{Column, Condition, Constraint, Deed, Default, Index, Size, Which};
 use super::inflect;
 use super::value::{Args, Value};
 
@@ -55,14 +55,13 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
             constraint(args, Constraint::Unique, args.option("using_index").is_some())
         }
         "add_exclusion_constraint" => constraint(args, Constraint::Exclusion, false),
-        "remove_foreign_key"
-        | "remove_check_constraint"
-        | "remove_unique_constraint"
-        | "remove_unique_key"
-        | "remove_exclusion_constraint" => table(args).map(|table| vec![Deed::RemoveConstraint { table }]),
-        "validate_foreign_key" | "validate_check_constraint" | "validate_constraint" => {
-            table(args).map(|table| vec![Deed::Validate { table }])
-        }
+        "remove_foreign_key" => remove_constraint(args, Constraint::ForeignKey),
+        "remove_check_constraint" => remove_constraint(args, Constraint::Check),
+        "remove_unique_constraint" | "remove_unique_key" => remove_constraint(args, Constraint::Unique),
+        "remove_exclusion_constraint" => remove_constraint(args, Constraint::Exclusion),
+        "validate_foreign_key" => validate(args, Some(Constraint::ForeignKey)),
+        "validate_check_constraint" => validate(args, Some(Constraint::Check)),
+        "validate_constraint" => validate(args, None),
         "change_column_comment" | "change_table_comment" => {
             table(args).map(|table| vec![Deed::Quiet { what: format!("changes a comment of {table}") }])
         }
@@ -88,6 +87,25 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
         "drop_database" => Some(vec![Deed::DropDatabase]),
         _ => return Word::Foreign,
     })
+}
+
+/// On what a deed depends, where an option of its call is there and cannot be read. The deed is then the worse one.
+pub fn undecided(args: &Args, deed: &Deed) -> Option<Condition> {
+    let index = [("index", "index: is set"), ("algorithm", "algorithm: is not :concurrently")];
+    let constraint = [("foreign_key", "foreign_key: is set"), ("validate", "validate: is not false")];
+    let options: &[(&str, &str)] = match deed {
+        Deed::CreateTable { .. } if args.is_set("if_not_exists") => return Some(Condition::Expected),
+        Deed::CreateTable { .. } => &[("force", "force: is set")],
+        Deed::AddColumn { .. } | Deed::ChangeNull { .. } => &[("null", "null: is false")],
+        Deed::AddIndex(_) | Deed::RemoveIndex { .. } => &index,
+        Deed::AddConstraint { .. } => &constraint,
+        _ => return None,
+    };
+    let is_unknown = |name: &str| {
+        args.is_unknown(name) || ["index", "foreign_key"].iter().any(|outer| args.below(outer).is_unknown(name))
+    };
+    let (_, words) = options.iter().find(|(name, _)| is_unknown(name))?;
+    Some(Condition::Unknown((*words).to_owned()))
 }
 
 /// What the `t` of a table's block is asked for, as the call of a migration that does the same.
@@ -195,7 +213,7 @@ fn column(name: &str, kind: &str, args: &Args) -> Column {
         },
         array: args.is_set("array"),
         collation: args.option("collation").and_then(Value::text),
-        null: !args.is_false("null"),
+        null: !args.is_false("null") && !args.is_unknown("null"),
         default,
         stored: args.is_set("stored"),
         ..Column::new(name, &format!("{kind}{unsigned}"))
@@ -252,12 +270,8 @@ fn add_references(args: &Args, modern: bool) -> Option<Vec<Deed>> {
         }
         if args.is_set("foreign_key") {
             let ready = args.below("foreign_key").is_false("validate");
-            deeds.push(Deed::AddConstraint {
-                table: table.clone(),
-                kind: Constraint::ForeignKey,
-                ready,
-                expression: None,
-            });
+            let kind = Constraint::ForeignKey;
+            deeds.push(Deed::AddConstraint { table: table.clone(), kind, name: None, ready, expression: None });
         }
     }
     Some(deeds)
@@ -285,7 +299,10 @@ fn change_column(args: &Args) -> Option<Vec<Deed>> {
         Some(Value::Bool(null)) => {
             deeds.push(Deed::ChangeNull { table: table.clone(), column: name.clone(), null: *null, backfill: false });
         }
-        Some(_) => return None,
+        Some(_) => {
+            let unknown = Deed::ChangeNull { table: table.clone(), column: name.clone(), null: false, backfill: false };
+            deeds.push(unknown);
+        }
         None => {}
     }
     if args.option("default").is_some() {
@@ -333,7 +350,20 @@ fn constraint(args: &Args, kind: Constraint, ready: bool) -> Option<Vec<Deed>> {
     if args.open {
         return None;
     }
-    Some(vec![Deed::AddConstraint { table: table(args)?, kind, ready, expression: args.text(1) }])
+    let name = args.option("name").and_then(Value::text);
+    Some(vec![Deed::AddConstraint { table: table(args)?, kind, name, ready, expression: args.text(1) }])
+}
+
+fn remove_constraint(args: &Args, kind: Constraint) -> Option<Vec<Deed>> {
+    let which = Which { kind: Some(kind), name: args.option("name").and_then(Value::text) };
+    Some(vec![Deed::RemoveConstraint { table: table(args)?, which }])
+}
+
+/// The name stands second for what any constraint may be, and behind `name:` for the others.
+fn validate(args: &Args, kind: Option<Constraint>) -> Option<Vec<Deed>> {
+    let second = || args.text(1).filter(|_| kind.is_none());
+    let which = Which { kind, name: args.option("name").and_then(Value::text).or_else(second) };
+    Some(vec![Deed::Validate { table: table(args)?, which }])
 }
 
 fn drop_object(name: &str, args: &Args) -> Option<Vec<Deed>> {

@@ -22,8 +22,8 @@ pub struct World {
     /// Made by this push: nobody uses it yet.
     tables: BTreeSet<String>,
     columns: BTreeSet<(String, String)>,
-    /// Checks of this push, by table; those that were validated.
-    checks: Vec<(String, String, bool)>,
+    /// Dropped by this push: a table of that name may be made anew.
+    dropped: BTreeSet<String>,
 }
 
 /// A finding before it has a place in words.
@@ -52,9 +52,9 @@ impl World {
             (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
         });
         let mariadb = version.is_some_and(|version| version.to_lowercase().contains("mariadb"));
-        let (tables, columns) = (BTreeSet::new(), BTreeSet::new());
         let server = Server { engine, version: numbers, mariadb };
-        Self { models, schema, server, tables, columns, checks: Vec::new() }
+        let (tables, columns, dropped) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { models, schema, server, tables, columns, dropped }
     }
 
     fn standing(&self, table: &str) -> Standing {
@@ -78,36 +78,34 @@ impl World {
                 && column != "id"
     }
 
+    /// Whether a table that is created is there already: `if_not_exists: true`, `unless table_exists?`.
+    fn is_there(&self, table: &str, condition: Option<&Condition>) -> bool {
+        let asks = condition == Some(&Condition::Expected);
+        let known = self.schema.table(table).is_some();
+        !self.dropped.contains(table) && (known || (asks && self.schema.is_empty() && self.models.knows_table(table)))
+    }
+
     /// Remembers what this deed makes, for those that follow.
-    fn learn(&mut self, deed: &Deed) {
-        match deed {
-            Deed::CreateTable { table, .. } => {
+    fn learn(&mut self, change: &Change) {
+        match &change.deed {
+            Deed::CreateTable { table, force, .. } if *force || !self.is_there(table, change.condition.as_ref()) => {
                 self.tables.insert(table.clone());
+            }
+            Deed::DropTable { table } => {
+                self.tables.remove(table);
+                self.dropped.insert(table.clone());
             }
             Deed::RenameTable { from, to } if self.tables.contains(from) => {
                 self.tables.insert(to.clone());
             }
-            Deed::AddColumn { table, column } => {
+            Deed::AddColumn { table, column } if self.schema.column(table, &column.name).is_none() => {
                 self.columns.insert((table.clone(), column.name.clone()));
             }
-            Deed::AddConstraint { table, kind: Constraint::Check, ready, expression: Some(expression) } => {
-                self.checks.push((table.clone(), expression.clone(), !ready));
-            }
-            Deed::Validate { table } => {
-                self.checks.iter_mut().filter(|(of, ..)| of == table).for_each(|(_, _, valid)| *valid = true);
+            deed @ (Deed::AddConstraint { .. } | Deed::Validate { .. } | Deed::RemoveConstraint { .. }) => {
+                self.schema.apply(deed);
             }
             _ => {}
         }
-    }
-
-    /// Whether a check that is known to hold forbids null already.
-    fn forbids_null(&self, table: &str, column: &str) -> bool {
-        let says_so = |expression: &str| {
-            let text: String = expression.to_lowercase().replace(['"', '`', '(', ')'], "");
-            text.split(" and ").any(|part| part.trim() == format!("{} is not null", column.to_lowercase()))
-        };
-        self.schema.table(table).is_some_and(|table| table.checks.iter().any(|check| says_so(check)))
-            || self.checks.iter().any(|(of, check, valid)| of == table && *valid && says_so(check))
     }
 
     fn has_index_on(&self, table: &str, column: &str) -> bool {
@@ -133,7 +131,7 @@ impl World {
             class = class.max(bench.class(&change.deed));
             bench.judge(change);
             bench.locked |= change.deed.locks_table() && bench.concerns_existing(&change.deed);
-            bench.world.learn(&change.deed);
+            bench.world.learn(change);
         }
         (bench.found, class)
     }
@@ -221,7 +219,7 @@ impl Bench<'_> {
                 }
             }
             Deed::AddConstraint { table, kind, ready, .. } => self.add_constraint(change, table, *kind, *ready),
-            Deed::Validate { table } => {
+            Deed::Validate { table, .. } => {
                 if self.in_transaction && self.locked && self.postgresql() {
                     let message =
                         format!("a constraint of {table} is validated while the locks of this migration are held");
@@ -422,7 +420,7 @@ impl Bench<'_> {
         }
         let message = format!("every row of {table} is checked for a {column} while nobody can use the table");
         match self.world.server.engine {
-            Engine::Postgresql if self.world.forbids_null(table, column) => {}
+            Engine::Postgresql if self.world.schema.forbids_null(table, column) => {}
             Engine::Postgresql => self.blocks(change, "not-null", table, message),
             _ => {
                 let message =

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::deed::{Change, Column, Constraint, Deed, Default};
+use super::deed::{Change, Column, Constraint, Deed, Default, Which};
 use super::{script, sql};
 use crate::rails::Engine;
 
@@ -21,8 +21,6 @@ pub struct Table {
     indexes: BTreeMap<String, bool>,
     /// What each index is on: columns and expressions.
     indexed: Vec<Vec<String>>,
-    /// Check constraints that are known to hold.
-    pub checks: Vec<String>,
 }
 
 impl Table {
@@ -42,10 +40,21 @@ impl Table {
     }
 }
 
+/// A check constraint.
+#[derive(Debug)]
+struct Check {
+    table: String,
+    name: Option<String>,
+    expression: String,
+    /// All rows are known to keep it.
+    valid: bool,
+}
+
 /// What is known of the tables.
 #[derive(Debug, std::default::Default)]
 pub struct Schema {
     tables: BTreeMap<String, Table>,
+    checks: Vec<Check>,
 }
 
 impl Schema {
@@ -80,6 +89,32 @@ impl Schema {
         self.tables.get(table)?.columns.get(column)
     }
 
+    /// Whether nothing is known of any table.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Whether a check that all rows are known to keep forbids null in the column.
+    pub fn forbids_null(&self, table: &str, column: &str) -> bool {
+        let wanted = format!("{} is not null", column.to_lowercase());
+        let says_so = |expression: &str| {
+            let text: String = expression.to_lowercase().replace(['"', '`', '(', ')'], "");
+            text.split(" and ").any(|part| part.trim() == wanted)
+        };
+        self.checks.iter().any(|check| check.table == table && check.valid && says_so(&check.expression))
+    }
+
+    /// The check that a deed names: by its name, or the only one that it can be.
+    fn check(&mut self, table: &str, which: &Which) -> Option<&mut Check> {
+        let mut checks: Vec<&mut Check> =
+            self.checks.iter_mut().filter(|check| check.table == table && !check.valid).collect();
+        match checks.iter().position(|check| which.name.is_some() && check.name == which.name) {
+            Some(named) => Some(checks.swap_remove(named)),
+            None if checks.len() == 1 && (which.name.is_none() || checks[0].name.is_none()) => checks.pop(),
+            None => None,
+        }
+    }
+
     /// The schema after this deed.
     pub fn apply(&mut self, deed: &Deed) {
         match deed {
@@ -88,8 +123,12 @@ impl Schema {
             }
             Deed::DropTable { table } => {
                 self.tables.remove(table);
+                self.checks.retain(|check| check.table != *table);
             }
             Deed::RenameTable { from, to } => {
+                for check in self.checks.iter_mut().filter(|check| check.table == *from) {
+                    check.table.clone_from(to);
+                }
                 if let Some(table) = self.tables.remove(from) {
                     self.tables.insert(to.clone(), table);
                 }
@@ -132,10 +171,18 @@ impl Schema {
                     }
                 }
             }
-            Deed::AddConstraint { table, kind: Constraint::Check, ready: false, expression: Some(expression) } => {
-                if let Some(table) = self.tables.get_mut(table) {
-                    table.checks.push(expression.clone());
+            Deed::AddConstraint { table, kind: Constraint::Check, name, ready, expression: Some(expression) } => {
+                let (table, name, expression) = (table.clone(), name.clone(), expression.clone());
+                self.checks.push(Check { table, name, expression, valid: !ready });
+            }
+            Deed::Validate { table, which } if which.kind != Some(Constraint::ForeignKey) => {
+                if let Some(check) = self.check(table, which) {
+                    check.valid = true;
                 }
+            }
+            Deed::RemoveConstraint { table, which } if which.kind.is_none_or(|kind| kind == Constraint::Check) => {
+                let goes = |check: &Check| which.name.is_none() || check.name.is_none() || check.name == which.name;
+                self.checks.retain(|check| check.table != *table || !goes(check));
             }
             _ => {}
         }

@@ -614,7 +614,7 @@ impl<'p> Reader<'p> {
             return Some(self.execute(args, method, call, at));
         }
         let deeds = dsl::deeds(method, args, self.modern)?;
-        self.take(deeds, method, at);
+        self.take(deeds, args, method, at);
         Some(Value::Unknown)
     }
 
@@ -644,10 +644,20 @@ impl<'p> Reader<'p> {
         Value::Unknown
     }
 
-    fn take(&mut self, deeds: Result<Vec<Deed>, dsl::Unreadable>, method: &str, at: usize) {
-        match deeds {
-            Ok(deeds) => deeds.into_iter().for_each(|deed| self.push(deed, at)),
-            Err(dsl::Unreadable) => self.dynamic(at, format!("what `{method}` is given is dynamic")),
+    fn take(&mut self, deeds: Result<Vec<Deed>, dsl::Unreadable>, args: &Args, method: &str, at: usize) {
+        let Ok(deeds) = deeds else {
+            return self.dynamic(at, format!("what `{method}` is given is dynamic"));
+        };
+        for deed in deeds {
+            match dsl::undecided(args, &deed) {
+                Some(condition) => {
+                    self.maybe(condition, |reader| {
+                        reader.push(deed, at);
+                        Value::Unknown
+                    });
+                }
+                None => self.push(deed, at),
+            }
         }
     }
 
@@ -687,14 +697,14 @@ impl<'p> Reader<'p> {
             Ok(deeds) => deeds.first().and_then(|deed| deed.table().map(str::to_owned)),
             Err(dsl::Unreadable) => None,
         };
-        self.take(deeds, method, at);
+        self.take(deeds, &args, method, at);
         self.run_block(call, vec![Value::Table(made)])
     }
 
     fn of_table(&mut self, method: &str, table: Option<&str>, call: &CallNode<'p>, at: usize) -> Value {
         let args = self.args(call);
         match table.map(|table| dsl::of_table(method, &args, table, self.modern)) {
-            Some(Some(deeds)) => self.take(deeds, method, at),
+            Some(Some(deeds)) => self.take(deeds, &args, method, at),
             Some(None) if method.ends_with('?') => {}
             Some(None) => self.dynamic(at, format!("what `t.{method}` does is not known")),
             // That the table's name is dynamic has been said.

@@ -9,7 +9,7 @@ use sqlparser::dialect::{Dialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::deed::{Column, Constraint, Deed, Default, Index, Size};
+use super::deed::{Column, Constraint, Deed, Default, Index, Size, Which};
 use super::dsl::bare;
 use crate::rails::Engine;
 
@@ -158,7 +158,7 @@ fn named(words: &[String]) -> Option<Deed> {
     }
     if let Some(name) = name("ALTER DOMAIN * ADD") {
         let (table, ready) = (format!("(domain) {name}"), has(words, "VALID"));
-        return Some(Deed::AddConstraint { table, kind: Constraint::Check, ready, expression: None });
+        return Some(Deed::AddConstraint { table, kind: Constraint::Check, name: None, ready, expression: None });
     }
     if begins(words, "DROP DATABASE") {
         return Some(Deed::DropDatabase);
@@ -257,6 +257,9 @@ fn of_statement(statement: Statement, not_valid: bool) -> Vec<Deed> {
                     .columns
                     .into_iter()
                     .map(|column| Deed::AddColumn { table: table.clone(), column: of_column(&column) }),
+            );
+            deeds.extend(
+                create.constraints.iter().flat_map(|constraint| of_constraint(table.clone(), constraint, false)),
             );
             deeds
         }
@@ -412,7 +415,8 @@ fn of_operation(table: &str, operation: AlterTableOperation, not_valid: bool) ->
                     ColumnOption::Check(_) => Constraint::Check,
                     _ => continue,
                 };
-                deeds.push(Deed::AddConstraint { table: table.clone(), kind, ready: false, expression: None });
+                let (table, name) = (table.clone(), None);
+                deeds.push(Deed::AddConstraint { table, kind, name, ready: false, expression: None });
             }
             return deeds;
         }
@@ -438,10 +442,18 @@ fn of_operation(table: &str, operation: AlterTableOperation, not_valid: bool) ->
             return modified(&table, &col_name.value, &data_type.to_string(), &options);
         }
         AlterTableOperation::AlterColumn { column_name, op } => of_column_operation(table, column_name.value, op),
-        AlterTableOperation::ValidateConstraint { .. } => Deed::Validate { table },
-        AlterTableOperation::DropConstraint { .. }
-        | AlterTableOperation::DropForeignKey { .. }
-        | AlterTableOperation::DropPrimaryKey { .. } => Deed::RemoveConstraint { table },
+        AlterTableOperation::ValidateConstraint { name } => {
+            Deed::Validate { table, which: Which { name: Some(name.value), kind: None } }
+        }
+        AlterTableOperation::DropConstraint { name, .. } => {
+            Deed::RemoveConstraint { table, which: Which { name: Some(name.value), kind: None } }
+        }
+        AlterTableOperation::DropForeignKey { .. } => {
+            Deed::RemoveConstraint { table, which: Which { kind: Some(Constraint::ForeignKey), name: None } }
+        }
+        AlterTableOperation::DropPrimaryKey { .. } => {
+            Deed::RemoveConstraint { table, which: Which { kind: Some(Constraint::PrimaryKey), name: None } }
+        }
         AlterTableOperation::DropIndex { name } => {
             Deed::RemoveIndex { table: Some(table), index: name.value, columns: Vec::new(), concurrently: false }
         }
@@ -488,13 +500,14 @@ fn of_column_operation(table: String, column: String, operation: AlterColumnOper
 }
 
 fn of_constraint(table: String, constraint: &TableConstraint, not_valid: bool) -> Vec<Deed> {
-    let mut expression = None;
+    let (mut expression, mut name) = (None, None);
     let (kind, ready) = match constraint {
         TableConstraint::Unique(_) => (Constraint::Unique, false),
         TableConstraint::PrimaryKey(_) => (Constraint::PrimaryKey, false),
         TableConstraint::ForeignKey(_) => (Constraint::ForeignKey, not_valid),
         TableConstraint::Check(check) => {
             expression = Some(check.expr.to_string());
+            name = check.name.as_ref().map(|name| name.value.clone());
             (Constraint::Check, not_valid)
         }
         TableConstraint::UniqueUsingIndex(_) => (Constraint::Unique, true),
@@ -505,5 +518,5 @@ fn of_constraint(table: String, constraint: &TableConstraint, not_valid: bool) -
         }
         TableConstraint::Exclude(_) => (Constraint::Exclusion, false),
     };
-    vec![Deed::AddConstraint { table, kind, ready, expression }]
+    vec![Deed::AddConstraint { table, kind, name, ready, expression }]
 }

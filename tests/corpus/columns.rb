@@ -337,3 +337,58 @@ end
     change_table :posts do |t|
       t.change_null :slug, false
     end
+
+### case nobody knows whether a new column may be null
+### expect warning not-null-column 1
+### says only where null: is false
+### class breaks
+    add_column :posts, :rank, :integer, null: optional?
+
+### case a table that is there is not new
+### expect refusal index-blocks 4
+    create_table :posts, if_not_exists: true do |t|
+      t.string :rank
+    end
+    add_index :posts, :views_count
+
+### case a table that is created only where it is missing
+### expect refusal index-blocks 6
+    unless table_exists?(:posts)
+      create_table :posts do |t|
+        t.string :rank
+      end
+    end
+    add_index :posts, :views_count
+
+### case a table that is not there is new
+    create_table :gadgets, if_not_exists: true do |t|
+      t.string :rank
+    end
+    add_index :gadgets, :rank
+
+### case a table that a model stands for, where nothing else is known
+### model class Gadget < ApplicationRecord\nend
+### schema none
+### expect refusal index-blocks 4
+    create_table :gadgets, if_not_exists: true do |t|
+      t.string :rank
+    end
+    add_index :gadgets, :rank
+
+### case a table that is made anew is empty
+### expect warning drop-table 1
+    drop_table :orphans
+    create_table :orphans do |t|
+      t.string :name
+    end
+    add_index :orphans, :name
+
+### case a column that is there is not new
+### expect refusal remove-column 2
+    add_column :posts, :slug, :string, if_not_exists: true
+    remove_column :posts, :slug
+
+### case it is not known whether a table goes first
+### expect warning force-create 1
+### says only where force: is set
+    create_table :posts, force: reset?

@@ -97,3 +97,58 @@ end
 ### case a vouched check
 ### expect note check-validates 1
     safety_assured { add_check_constraint :posts, "price > 0", name: "price_check" }
+
+### case not null by a check that an earlier push validated
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying,\n CONSTRAINT slug_there CHECK ((slug IS NOT NULL))\n);
+    change_column_null :posts, :slug, false
+
+### case not null by a check that nobody has validated
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;
+### expect refusal not-null 1
+    change_column_null :posts, :slug, false
+
+### case not null by a check of an earlier push that this one validates
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;
+    validate_check_constraint :posts, name: "slug_there"
+    change_column_null :posts, :slug, false
+
+### case validating one check does not validate another
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;
+### expect refusal not-null 2
+    validate_check_constraint :posts, name: "another"
+    change_column_null :posts, :slug, false
+
+### case validating a foreign key validates no check
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;
+### expect refusal not-null 2
+    validate_foreign_key :posts, :users
+    change_column_null :posts, :slug, false
+
+### case validated by SQL
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;
+    execute "ALTER TABLE posts VALIDATE CONSTRAINT slug_there"
+    execute "ALTER TABLE posts ALTER COLUMN slug SET NOT NULL"
+
+### case a check of schema.rb that is not validated
+### schema ActiveRecord::Schema[7.1].define do\n create_table "posts" do |t|\n t.string "slug"\n t.check_constraint "slug IS NOT NULL", name: "slug_there", validate: false\n end\nend
+### expect refusal not-null 1
+    change_column_null :posts, :slug, false
+
+### case a check that is removed holds no longer
+### expect refusal not-null 2
+    remove_check_constraint :users, name: "users_nickname_null"
+    change_column_null :users, :nickname, false
+
+### case another check is removed
+    remove_check_constraint :users, name: "users_name_length"
+    change_column_null :users, :nickname, false
+
+### case nobody knows whether a constraint is validated
+### expect warning check-validates 1
+### says only where validate: is not false
+    add_check_constraint :posts, "views_count >= 0", name: "views", validate: lax?
+
+### case nobody knows whether a reference has a foreign key
+### expect warning foreign-key-validates 1
+### says only where foreign_key: is set
+    add_reference :posts, :editor, index: false, foreign_key: strict_keys?

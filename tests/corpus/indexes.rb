@@ -222,3 +222,20 @@ end
     add_index :gadgets, :name
     add_index :gadgets, [:name, :id], unique: true
     remove_index :gadgets, :name
+
+### case nobody knows how the index is built
+### expect note dynamic 1
+### expect warning index-blocks 1
+### says only where algorithm: is not :concurrently
+    add_index :posts, :title, algorithm: index_algorithm
+
+### case nobody knows whether the reference has an index
+### expect warning index-blocks 1
+### says only where index: is set
+    add_reference :posts, :editor, index: indexed?
+
+### case nobody knows how the index of a reference is built
+### expect note dynamic 1
+### expect warning index-blocks 1
+### says only where algorithm: is not :concurrently
+    add_reference :posts, :editor, index: { algorithm: index_algorithm }
