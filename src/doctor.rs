@@ -13,7 +13,7 @@ use crate::rails::Engine;
 
 pub mod procfile;
 
-use self::procfile::{Flaw, flaws, holds_active_record};
+use self::procfile::{Flaw, Holds, flaws, holds_active_record};
 
 /// What the API answered; `None`: it was not asked.
 pub type Asked<T> = Option<Result<T, ApiError>>;
@@ -59,6 +59,8 @@ pub struct Evidence {
     pub ahead_s: Option<i64>,
     /// The local Procfile.
     pub procfile: Option<String>,
+    /// The application's own files that its processes run, by their paths in it.
+    pub scripts: BTreeMap<String, String>,
     /// Whether the migration command can be executed; why not.
     pub command: Result<(), String>,
     /// The databases that the environment names.
@@ -362,6 +364,15 @@ fn declared(evidence: &Evidence) -> Option<BTreeMap<String, String>> {
     evidence.procfile.as_deref().map(procfile::parse).or_else(deployed)
 }
 
+/// What each process type runs. An image of a container declares nothing, but the platform knows what it starts.
+pub fn commands(evidence: &Evidence) -> BTreeMap<String, String> {
+    let started = evidence.formation.iter().flatten().flatten();
+    let mut commands: BTreeMap<String, String> =
+        started.map(|wanted| (wanted.kind.clone(), wanted.command.clone())).collect();
+    commands.extend(declared(evidence).unwrap_or_default());
+    commands
+}
+
 const RELEASE_LINE: &str = "the Procfile should say `release: unstuck migrate`";
 
 fn procfile(evidence: &Evidence) -> Vec<Verdict> {
@@ -489,13 +500,21 @@ fn types(evidence: &Evidence) -> Vec<Verdict> {
             ));
         }
     }
-    for (kind, command) in &declared {
+    for (kind, command) in &commands(evidence) {
         let left_out = !evidence.types.include(kind) && !matches!(kind.as_str(), "release" | "console");
-        if left_out && quantity(kind) != Some(0) && holds_active_record(command) {
-            verdicts.push(warn(
+        if !left_out || quantity(kind) == Some(0) {
+            continue;
+        }
+        match holds_active_record(command, |path| evidence.scripts.get(path).cloned()) {
+            Holds::Yes => verdicts.push(warn(
                 format!("{kind} runs the application ({command}), and is not restarted after a migration"),
                 format!("add {kind} to restart.types in .unstuck.yml"),
-            ));
+            )),
+            Holds::Unknown => verdicts.push(unknown(
+                format!("whether {kind} ({command}) runs the application; it is not restarted after a migration"),
+                format!("add {kind} to restart.types in .unstuck.yml, if it does"),
+            )),
+            Holds::No => {}
         }
     }
     if verdicts.is_empty() && known.is_empty() {
@@ -771,7 +790,11 @@ mod tests {
             authorization: Some(Ok(Some(Authorization { scope: vec!["global".into()], expires_in_s: None }))),
             platform: Some(Ok(platform)),
             dynos: Some(Ok(DynoList { dynos: Vec::new(), date })),
-            formation: Some(Ok(vec![Formation { kind: "web".into(), quantity: 2 }])),
+            formation: Some(Ok(vec![Formation {
+                kind: "web".into(),
+                quantity: 2,
+                command: "bundle exec puma".into(),
+            }])),
             newest: Some(Ok(Some(deployed(ReleaseStatus::Succeeded)))),
             slug: Some(Ok(Some(slug))),
             preboot: Some(Ok(false)),
@@ -779,6 +802,7 @@ mod tests {
             config_vars: Some(Ok(BTreeSet::from(["HEROKU_API_KEY".to_owned()]))),
             ahead_s: Some(1),
             procfile: Some(PROCFILE.to_owned()),
+            scripts: BTreeMap::new(),
             command: Ok(()),
             databases: Ok(vec![Database {
                 name: "primary".into(),

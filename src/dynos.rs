@@ -49,6 +49,8 @@ pub struct Formation {
     /// The process type.
     pub kind: String,
     pub quantity: u64,
+    /// What the platform starts.
+    pub command: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -94,7 +94,7 @@ fn since(then: Timestamp, now: Timestamp) -> String {
 }
 
 /// What `heroku ps` does not say.
-fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
+pub fn beside(dyno: &Dyno, stuck: Option<bool>, change: Option<&Change>) -> String {
     let boot = dyno.created_at;
     let unproved = if stuck == Some(true) { ", not proved new" } else { "" };
     let least = if change.is_some_and(|change| change.known.is_vague()) { "at least " } else { "" };

@@ -563,7 +563,8 @@ impl Picture {
     }
 }
 
-fn change_document(change: &Change) -> Value {
+/// A schema change, as every document holds it.
+pub fn change_document(change: &Change) -> Value {
     json!({
         "database": change.database,
         "earliest": change.earliest.map(|at| at.to_string()),

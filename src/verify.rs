@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn web(quantity: u64) -> Vec<Formation> {
-        vec![Formation { kind: "web".into(), quantity }]
+        vec![Formation { kind: "web".into(), quantity, command: String::new() }]
     }
 
     #[test]

@@ -41,7 +41,8 @@ fn prepared(mut scene: Scene) -> Scene {
     for name in ["PROVE", "HEALTH"] {
         scene.unset(&format!("UNSTUCK_{name}_TIMEOUT"));
     }
-    fs::write(scene.path("Procfile"), "web: bundle exec puma\nworker: bin/worker\nrelease: unstuck migrate\n").unwrap();
+    fs::write(scene.path("Procfile"), "web: bundle exec puma\nworker: node worker.js\nrelease: unstuck migrate\n")
+        .unwrap();
     let version =
         scene.standin.deploy(Deploy { release_command: Some("unstuck migrate".into()), ..Deploy::default() }).unwrap();
     assert!(scene.standin.finish_release(version, Status::Succeeded));
@@ -172,6 +173,47 @@ fn a_deploy_that_would_not_keep_the_promise() {
             "fail command: the migration command cannot be executed: bin/rails",
         ],
     );
+}
+
+/// A process type that is not restarted: by the name of its program, by the script that it runs, or by neither.
+#[test]
+fn a_type_that_is_left_out() {
+    let scene = scene();
+    for (command, script, expected) in [
+        ("node worker.js", None, &[][..]),
+        ("unstuck exec -- bundle exec sidekiq", None, &[]),
+        (
+            "bin/worker",
+            Some("#!/bin/sh\nexec bundle exec sidekiq\n"),
+            &["warn types: worker runs the application (bin/worker)"],
+        ),
+        ("bin/worker", Some("#!/bin/sh\nexec node worker.js\n"), &[]),
+        ("bin/absent", None, &["unknown types: whether worker (bin/absent) runs the application"]),
+    ] {
+        if let Some(text) = script {
+            fs::write(scene.path("bin/worker"), text).unwrap();
+        }
+        let procfile = format!("web: bundle exec puma\nworker: {command}\nrelease: unstuck migrate\n");
+        fs::write(scene.path("Procfile"), procfile).unwrap();
+        finds(&scene, 0, expected);
+    }
+}
+
+/// What an image of a container runs is not declared anywhere: the platform knows what it starts.
+#[test]
+fn a_type_that_only_the_platform_knows() {
+    let scene = scene();
+    fs::remove_file(scene.path("Procfile")).unwrap();
+    let formation = json!([
+        {"type": "web", "quantity": 1, "command": "bundle exec puma"},
+        {"type": "worker", "quantity": 1, "command": "bundle exec sidekiq"},
+        {"type": "clock", "quantity": 0, "command": "bundle exec clockwork"},
+    ]);
+    let slug = json!({"process_types": {"release": "unstuck migrate"}});
+    for (path, answer) in [("*/formation", formation), ("*/slugs/*", slug)] {
+        scene.standin.fault(Rule { path: path.into(), reply: Reply::Json(answer), ..Rule::default() });
+    }
+    finds(&scene, 0, &["warn types: worker runs the application (bundle exec sidekiq)"]);
 }
 
 #[test]

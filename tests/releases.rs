@@ -93,6 +93,22 @@ fn a_failed_release_that_migrated_leaves_every_process_older() {
     assert!(scene.unstuck(&["releases"]).code(0).out.contains("it may be stuck"));
 }
 
+/// What came by hand is in no release's output. The records tell of it, here as in `status`.
+#[test]
+fn a_change_by_hand_is_known_here_too() {
+    let scene = Scene::new();
+    scene.settled();
+    scene.migration(20_240_101_000_000, "add_by_hand", "");
+    scene.sql("INSERT INTO schema_migrations VALUES ('20240101000000')");
+    let status = scene.unstuck(&["status", "--json"]).code(0).json();
+    let shown = scene.unstuck(&["releases", "--json"]).code(0).json();
+    assert_eq!(shown["recorded_change"], status["schema_change"], "{shown}");
+    assert_eq!(shown["recorded_change"]["known_by"], "by_hand", "{shown}");
+    assert!(shown["dynos"].as_array().unwrap().iter().any(|dyno| dyno["stuck"] == true), "{shown}");
+    let told = scene.unstuck(&["releases"]).code(0).out;
+    assert!(told.contains("not recorded by a run (by hand?)") && told.contains("STUCK"), "{told}");
+}
+
 #[test]
 fn an_output_that_is_gone_is_not_nothing_migrated() {
     let scene = Scene::new();

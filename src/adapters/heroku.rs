@@ -286,7 +286,8 @@ impl Platform for Heroku {
     fn formation(&self) -> Result<Vec<Formation>, ApiError> {
         let (formation, _): (Vec<FormationJson>, _) =
             self.list(Call::list(self.path("/formation"), "id ..; max=1000"))?;
-        Ok(formation.into_iter().map(|FormationJson { kind, quantity }| Formation { kind, quantity }).collect())
+        let one = |FormationJson { kind, quantity, command }| Formation { kind, quantity, command };
+        Ok(formation.into_iter().map(one).collect())
     }
 
     fn releases(&self, limit: usize) -> Result<Vec<Release>, ApiError> {
@@ -542,6 +543,8 @@ struct FormationJson {
     #[serde(rename = "type")]
     kind: String,
     quantity: u64,
+    #[serde(default)]
+    command: String,
 }
 
 #[derive(Deserialize)]

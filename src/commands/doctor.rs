@@ -1,6 +1,6 @@
 //! Gathers the evidence for [`crate::doctor`], and says what its checks make of it. Changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -61,6 +61,7 @@ fn evidence(settings: &Settings, reporter: &Reporter) -> Evidence {
         config_vars: None,
         ahead_s: None,
         procfile: procfile(settings),
+        scripts: BTreeMap::new(),
         command: runner(settings, reporter, Interrupt::default()).check(),
         databases: Err(Failure { message: String::new(), hint: None }),
     };
@@ -70,8 +71,20 @@ fn evidence(settings: &Settings, reporter: &Reporter) -> Evidence {
             Err(error) => evidence.token = Err(failure(error)),
         }
     }
+    evidence.scripts = scripts(settings, &evidence);
     evidence.databases = databases(settings, &evidence, reporter);
     evidence
+}
+
+/// Words of the commands that are paths of plain files here.
+fn scripts(settings: &Settings, evidence: &Evidence) -> BTreeMap<String, String> {
+    let commands = crate::doctor::commands(evidence);
+    let words = commands.values().flat_map(|command| command.split_whitespace()).filter(|word| word.contains('/'));
+    let read = |word: &str| {
+        let bytes = files::read_configuration(&settings.root.join(word)).ok()?;
+        Some((word.to_owned(), String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    words.filter_map(read).collect()
 }
 
 fn failure(error: Error) -> Failure {
@@ -197,8 +210,41 @@ fn tell(found: &[(&str, Verdict)], reporter: &Reporter) {
     let count = |wanted: Grade| found.iter().filter(|(_, verdict)| verdict.grade == wanted).count();
     reporter.say(&match (count(Grade::Fail), count(Grade::Warn), count(Grade::Unknown)) {
         (0, 0, 0) => "all is well".to_owned(),
-        (fails, warnings, unknown) => {
-            format!("{fails} failed, {warnings} to be warned of, {unknown} could not be told")
-        }
+        (fails, warnings, unknown) => in_words(fails, warnings, unknown),
     });
+}
+
+/// `1 problem, 2 warnings and 1 question left open`, of which nothing is named that is not there.
+fn in_words(fails: usize, warnings: usize, unknown: usize) -> String {
+    let counted = |count: usize, one: &str, more: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        count => Some(format!("{count} {more}")),
+    };
+    let mut parts: Vec<String> = [
+        counted(fails, "problem", "problems"),
+        counted(warnings, "warning", "warnings"),
+        counted(unknown, "question left open", "questions left open"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let last = parts.pop().unwrap_or_default();
+    if parts.is_empty() { last } else { format!("{} and {last}", parts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+
+    #[test]
+    fn a_summary_names_what_is_there() {
+        for (counts, expected) in [
+            ((1, 0, 0), "1 problem"),
+            ((0, 2, 1), "2 warnings and 1 question left open"),
+            ((2, 1, 3), "2 problems, 1 warning and 3 questions left open"),
+        ] {
+            assert_eq!(in_words(counts.0, counts.1, counts.2), expected);
+        }
+    }
 }

@@ -6,14 +6,17 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::heroku;
+use super::sight::Sight;
 use crate::adapters::heroku::Heroku;
 use crate::args;
 use crate::config::Settings;
 use crate::dynos::{Deployed, Dyno, DynoList};
 use crate::error::Result;
 use crate::ports::Platform as _;
+use crate::processes::beside;
 use crate::releases::{Migrated, SchemaChange, ago, migrated, remark, span};
-use crate::report::{Reporter, api_failure, clean};
+use crate::report::{Picture, Reporter, api_failure, change_document, clean};
+use crate::timeline;
 
 /// So many outputs of release commands are read to find the last schema change.
 const MAX_OUTPUTS: usize = 10;
@@ -25,13 +28,26 @@ pub fn releases(settings: &Settings, args: &args::Releases, reporter: &Reporter)
     let releases = heroku.history(args.num).map_err(failed)?;
     let list = heroku.dynos().map_err(failed)?;
     let phases = release_phases(&heroku, &releases, reporter);
-    let shown = Shown { app, change: last_change(&releases, &phases), releases, phases, list };
+    let recorded = recorded(settings, &list, reporter)?;
+    let shown = Shown { app, change: last_change(&releases, &phases), recorded, releases, phases, list };
     if reporter.json {
         reporter.document(&shown.document());
     } else {
         shown.tell(reporter);
     }
     Ok(0)
+}
+
+/// What `status` knows: the records tell of a migration by hand too. `None` where no database is configured here, or where
+/// nothing was ever recorded.
+fn recorded(settings: &Settings, list: &DynoList, reporter: &Reporter) -> Result<Option<Picture>> {
+    let mut sight = Sight::of_platform(settings, reporter)?;
+    if let Err(why) = sight.add_databases(reporter) {
+        reporter.detail(&format!("the records are not asked: {why}"));
+        return Ok(None);
+    }
+    let picture = sight.look_beside(list.clone())?;
+    Ok(Some(picture).filter(|picture| picture.change.is_some()))
 }
 
 /// What release commands say that they have migrated, by release; those that have none, or whose output cannot be read, are left
@@ -70,6 +86,7 @@ struct Shown {
     releases: Vec<Deployed>,
     phases: BTreeMap<u64, Vec<Migrated>>,
     change: Option<SchemaChange>,
+    recorded: Option<Picture>,
     list: DynoList,
 }
 
@@ -105,6 +122,7 @@ impl Shown {
                 "booted_at": dyno.created_at.to_string(),
                 "release": dyno.release,
                 "older_than_schema_change": self.change.as_ref().map(|change| change.is_older(dyno)),
+                "stuck": self.stuck(dyno),
             })
         };
         json!({
@@ -112,8 +130,15 @@ impl Shown {
             "current": self.current().map(|release| release.version),
             "releases": self.releases.iter().map(release).collect::<Vec<_>>(),
             "schema_change": self.change.as_ref().map(change),
+            "recorded_change": self.recorded.as_ref().and_then(|picture| picture.change.as_ref()).map(change_document),
             "dynos": self.processes().iter().map(dyno).collect::<Vec<_>>(),
         })
+    }
+
+    /// By the records.
+    fn stuck(&self, dyno: &Dyno) -> Option<bool> {
+        let mut dynos = self.recorded.as_ref()?.dynos.iter().flatten();
+        dynos.find(|known| known.dyno.id == dyno.id)?.stuck
     }
 
     /// The formation's dynos; a one-off dyno ends by itself.
@@ -159,6 +184,12 @@ impl Shown {
     }
 
     fn tell_boots(&self, reporter: &Reporter) {
+        if let Some(picture) = &self.recorded
+            && let Some(change) = &picture.change
+        {
+            reporter.result(&format!("The schema changed last {}.\n", timeline::moment_of(picture, change)));
+            return self.each(reporter, |dyno| beside(dyno, self.stuck(dyno), Some(change)));
+        }
         let Some(change) = &self.change else {
             reporter.result(
                 "When the schema changed last is not known: none of these release commands says that it migrated.",
@@ -167,9 +198,7 @@ impl Shown {
         };
         let ago = ago(change.at, self.list.date);
         reporter.result(&format!("The schema changed last with v{}, {ago}.\n", change.release));
-        let dynos = self.processes();
-        let width = dynos.iter().map(|dyno| clean(&dyno.name).chars().count()).max().unwrap_or(0);
-        for dyno in dynos {
+        self.each(reporter, |dyno| {
             let apart = dyno.created_at.as_second() - change.at.as_second();
             let age = match (change.is_older(dyno), apart) {
                 (true, ..0) => format!("{} BEFORE the change: it may be stuck", span(-apart)),
@@ -177,7 +206,16 @@ impl Shown {
                 // By its release it is known to have booted after the release phase.
                 (false, _) => format!("{} after the change", span(apart)),
             };
-            reporter.result(&format!(" {:width$}  {:8}  booted {age}", clean(&dyno.name), clean(&dyno.state)));
+            format!(", booted {age}")
+        });
+    }
+
+    /// A line for each process, with what `against` says of its boot.
+    fn each(&self, reporter: &Reporter, against: impl Fn(&Dyno) -> String) {
+        let dynos = self.processes();
+        let width = dynos.iter().map(|dyno| clean(&dyno.name).chars().count()).max().unwrap_or(0);
+        for dyno in dynos {
+            reporter.result(&format!(" {:width$}  {}{}", clean(&dyno.name), clean(&dyno.state), against(dyno)));
         }
     }
 }

@@ -134,36 +134,103 @@ fn parts(line: &str) -> Vec<Part> {
     parts
 }
 
-/// Words that only a process with the application's code has in its command.
-const RUBY: [&str; 21] = [
+/// Programs that run the application's own code.
+const RUBY: [&str; 25] = [
     "bundle",
+    "clockwork",
+    "crono",
+    "delayed_job",
+    "falcon",
+    "faktory-worker",
+    "good_job",
+    "iodine",
+    "jobs",
+    "karafka",
+    "passenger",
+    "puma",
+    "que",
+    "rackup",
     "rails",
     "rake",
-    "ruby",
-    "rackup",
-    "puma",
-    "unicorn",
-    "thin",
-    "passenger",
-    "falcon",
-    "sidekiq",
     "resque",
-    "que",
-    "good_job",
-    "solid_queue",
-    "delayed_job",
+    "ruby",
     "shoryuken",
+    "sidekiq",
+    "sidekiqswarm",
     "sneakers",
-    "karafka",
-    "clockwork",
-    "jobs",
+    "solid_queue",
+    "thin",
+    "unicorn",
 ];
 
-/// Whether a command runs the application, and so may hold Active Record's picture of the tables.
-pub fn holds_active_record(command: &str) -> bool {
+/// Programs that know nothing of Ruby.
+const OTHERS: [&str; 28] = [
+    "apache2",
+    "bun",
+    "caddy",
+    "deno",
+    "echo",
+    "elixir",
+    "go",
+    "haproxy",
+    "java",
+    "memcached",
+    "mix",
+    "nginx",
+    "node",
+    "npm",
+    "npx",
+    "php",
+    "pnpm",
+    "python",
+    "python3",
+    "redis-server",
+    "sleep",
+    "tail",
+    "tor",
+    "true",
+    "varnishd",
+    "vector",
+    "websocat",
+    "yarn",
+];
+
+/// Whether a process has the application in its memory, and with it Active Record's picture of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Yes,
+    No,
+    /// A program or a script that says nothing of it.
+    Unknown,
+}
+
+/// Whether a command runs the application. `script` is the text of a file of the application, where there is one at a path. A
+/// process below `unstuck exec` restarts itself, and holds nothing that is old.
+pub fn holds_active_record(command: &str, script: impl Fn(&str) -> Option<String>) -> Holds {
+    let parts = parts(command);
     let name =
         |word: &str| word.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
-    parts(command).iter().flat_map(|part| &part.words).any(|word| RUBY.contains(&name(word).as_str()))
+    let is_one_of = |names: &[&str], words: &[String]| words.iter().any(|word| names.contains(&name(word).as_str()));
+    if parts.iter().any(|part| part.program().first().is_some_and(|word| name(word) == "unstuck")) {
+        return Holds::No;
+    }
+    if parts.iter().any(|part| is_one_of(&RUBY, &part.words)) {
+        return Holds::Yes;
+    }
+    // What the last part runs stays; what stands before it only prepares.
+    let Some(program) = parts.last().and_then(|part| part.program().first()) else { return Holds::No };
+    if OTHERS.contains(&name(program).as_str()) {
+        return Holds::No;
+    }
+    let Some(text) = script(program) else { return Holds::Unknown };
+    let code = text.lines().filter(|line| line.starts_with("#!") || !line.trim_start().starts_with('#'));
+    let words: Vec<String> =
+        code.flat_map(|line| line.split([' ', '\t', '"', '\'', '!', ';'])).map(str::to_owned).collect();
+    match (is_one_of(&RUBY, &words), is_one_of(&OTHERS, &words)) {
+        (true, _) => Holds::Yes,
+        (false, true) => Holds::No,
+        (false, false) => Holds::Unknown,
+    }
 }
 
 #[cfg(test)]
@@ -212,16 +279,31 @@ mod tests {
 
     #[test]
     fn who_has_the_application_in_memory() {
+        let script = |path: &str| match path {
+            "bin/worker" => Some("#!/bin/sh\n# not node\nexec bundle exec sidekiq\n".to_owned()),
+            "./script/loop.rb" => Some("#!/usr/bin/env ruby\nloop { }\n".to_owned()),
+            "bin/proxy" => Some("#!/bin/sh\n# ruby is elsewhere\nexec nginx -g 'daemon off;'\n".to_owned()),
+            "bin/start" => Some("#!/bin/sh\nexec \"$@\"\n".to_owned()),
+            _ => None,
+        };
         for (command, expected) in [
-            ("bundle exec sidekiq -q default", true),
-            ("bin/jobs", true),
-            ("bin/rails solid_queue:start", true),
-            ("env A=b ./bin/good_job start", true),
-            ("node server.js", false),
-            ("bin/proxy --to puma.example", false),
-            ("", false),
+            ("bundle exec sidekiq -q default", Holds::Yes),
+            ("bin/jobs", Holds::Yes),
+            ("bin/rails solid_queue:start", Holds::Yes),
+            ("env A=b ./bin/good_job start", Holds::Yes),
+            ("bin/start-pgbouncer bundle exec puma", Holds::Yes),
+            ("bin/worker -q default", Holds::Yes),
+            ("./script/loop.rb", Holds::Yes),
+            ("unstuck exec -- bundle exec sidekiq", Holds::No),
+            ("bin/unstuck exec bin/worker", Holds::No),
+            ("node server.js", Holds::No),
+            ("bin/proxy --to puma.example", Holds::No),
+            ("bin/start worker", Holds::Unknown),
+            ("bin/absent", Holds::Unknown),
+            ("./worker", Holds::Unknown),
+            ("", Holds::No),
         ] {
-            assert_eq!(holds_active_record(command), expected, "{command}");
+            assert_eq!(holds_active_record(command, script), expected, "{command}");
         }
     }
 }

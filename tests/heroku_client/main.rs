@@ -92,7 +92,9 @@ fn requests_are_what_the_api_documents() {
     let server = Server::start([
         ok(APP),
         ok(&format!("[{}]", dyno("web.1"))),
-        ok(r#"[{"type": "web", "quantity": 2, "size": "Standard-1X"}, {"type": "worker", "quantity": 0}]"#),
+        ok(
+            r#"[{"type": "web", "quantity": 2, "size": "Standard-1X"}, {"type": "worker", "quantity": 0, "command": "bin/jobs"}]"#,
+        ),
         Send(answer(206, &["Next-Range: version ..42; max=2, order=desc"], &format!("[{release}]"))),
         ok(release),
         ok(r#"{"name": "preboot", "enabled": true}"#),
@@ -115,8 +117,12 @@ fn requests_are_what_the_api_documents() {
         release: Some(42),
     };
     assert_eq!(dynos.dynos, [web]);
-    let of = |kind: &str, quantity| Formation { kind: kind.to_owned(), quantity };
-    assert_eq!(heroku.formation().unwrap(), [of("web", 2), of("worker", 0)]);
+    let of = |kind: &str, quantity, command: &str| Formation {
+        kind: kind.to_owned(),
+        quantity,
+        command: command.to_owned(),
+    };
+    assert_eq!(heroku.formation().unwrap(), [of("web", 2, ""), of("worker", 0, "bin/jobs")]);
     let created_at = "2026-11-22T21:59:00Z".parse().unwrap();
     let pending = Release { version: 43, status: ReleaseStatus::Pending, created_at };
     assert_eq!(heroku.releases(2).unwrap(), std::slice::from_ref(&pending));

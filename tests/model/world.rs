@@ -1179,7 +1179,7 @@ impl Rules {
         let known = run.carried.then_some(Known::ByRelease(RELEASE));
         let mut suspects = Suspects::of(&state.list(ALL, 0), &web(), known);
         suspects.dynos.retain(|dyno| run.suspects & bit(&dyno.name) != 0);
-        let formation = [Formation { kind: "web".into(), quantity: DYNOS as u64 }];
+        let formation = [Formation { kind: "web".into(), quantity: DYNOS as u64, command: String::new() }];
         suspects.judge(&state.list(ALL & !lacking, ALL & !run.older), Some(&formation)).is_ok()
     }
 }

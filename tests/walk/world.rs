@@ -702,7 +702,9 @@ impl Platform for OnePlatform {
 
     fn formation(&self) -> Result<Vec<Formation>, ApiError> {
         self.0.api("get formation", |_| {
-            [("web", 2), ("worker", 1)].map(|(kind, quantity)| Formation { kind: kind.into(), quantity }).into()
+            [("web", 2), ("worker", 1)]
+                .map(|(kind, quantity)| Formation { kind: kind.into(), quantity, command: String::new() })
+                .into()
         })
     }
 
