@@ -195,6 +195,15 @@ impl Reporter {
         writeln!(out, "{}", escape_json(&document.to_string())).and_then(|()| out.flush())
     }
 
+    /// Whether somebody may still read standard output. The reader of a pipe may have gone, as `head` does, while there is nothing
+    /// to write that would tell.
+    pub fn is_read(&self) -> bool {
+        let mut poll = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
+        // SAFETY: one pollfd, alive for the call, which does not wait.
+        let told = unsafe { libc::poll(&raw mut poll, 1, 0) };
+        told <= 0 || poll.revents & libc::POLLERR == 0
+    }
+
     /// An error, for people; with `--json` also as a document.
     pub fn error(&self, error: &Error, outcome: Option<&str>) {
         let outcome = outcome.map_or_else(|| json!({}), |outcome| json!({ "outcome": outcome }));

@@ -7,6 +7,7 @@ mod scene;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
 
 use scene::{Ran, Scene};
 use serde_json::{Value, json};
@@ -127,6 +128,23 @@ fn a_live_picture_says_what_changed_and_ends_on_interrupt() {
     Ran::of(child.wait_with_output().unwrap()).code(130);
     // What was the same was not said again.
     assert_eq!(next(&mut out), "");
+}
+
+#[test]
+fn a_live_picture_ends_with_its_reader() {
+    let scene = migrated();
+    let (mut child, mut out) = live(&scene, &["status", "--watch", "--interval", "1h", "--json"]);
+    assert!(!next(&mut out).is_empty());
+    drop(out);
+    for _ in 0..600 {
+        if child.try_wait().unwrap().is_some() {
+            Ran::of(child.wait_with_output().unwrap()).code(0);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    panic!("it lives on although nobody reads");
 }
 
 #[test]

@@ -103,8 +103,8 @@ impl Show<'_> {
             }
             shown = Some(essence);
             picture = loop {
-                if let Some(signal) = wait(&interrupt, pause) {
-                    return Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+                if let Some(code) = self.wait(&interrupt, pause) {
+                    return Ok(code);
                 }
                 match sight.look() {
                     Ok(picture) => break picture,
@@ -117,6 +117,24 @@ impl Show<'_> {
                 }
             };
             pause = interval;
+        }
+    }
+
+    /// Waits for the next look; the exit code, where there is to be none: a signal came, or nobody reads any more.
+    fn wait(&self, interrupt: &Interrupt, pause: Duration) -> Option<u8> {
+        let until = Instant::now() + pause;
+        loop {
+            if let Some(signal) = interrupt.signal() {
+                return Some(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+            }
+            if !self.reporter.is_read() {
+                return Some(0);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(50)));
         }
     }
 
@@ -152,20 +170,5 @@ fn is_final(error: &Error) -> bool {
             ApiErrorKind::Unauthorized | ApiErrorKind::Forbidden | ApiErrorKind::NotFound | ApiErrorKind::Rejected
         ),
         None => error.kind != Kind::Database,
-    }
-}
-
-/// Waits, or ends the wait with the signal that came.
-fn wait(interrupt: &Interrupt, pause: Duration) -> Option<i32> {
-    let until = Instant::now() + pause;
-    loop {
-        if let Some(signal) = interrupt.signal() {
-            return Some(signal);
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
-        std::thread::sleep(left.min(Duration::from_millis(50)));
     }
 }

@@ -54,7 +54,7 @@ pub fn tail(settings: &Settings, args: &args::Tail, reporter: &Reporter) -> Resu
         }
         let Some(heard) = follow.next(PATIENCE) else {
             quiet += PATIENCE;
-            if quiet >= FLUSH_AFTER && printer.flush().is_err() {
+            if !reporter.is_read() || (quiet >= FLUSH_AFTER && printer.flush().is_err()) {
                 return Ok(0);
             }
             continue;
