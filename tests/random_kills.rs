@@ -52,7 +52,12 @@ const RAILS: &str = r#"#!/bin/bash
 cd "${0%/*}/.." || exit 1
 sql() { CLIENT "$1"; }
 exec 9>> SHARED/alone
-flock -n 9 || echo 'two migration commands at once' >> SHARED/wrong
+flock -n 9 || for other in /proc/[0-9]*; do
+  [ "$other" -ef /proc/$$ ] || [ ! "$other/fd/9" -ef SHARED/alone ] && continue
+  # A process that was killed closes one file after the other, or waits for its turn to: it does nothing more.
+  grep -Eqs '^(State:.[ZX]|ShdPnd:.*[13579bdf]..$)' "$other/status" && continue
+  echo "two migration commands at once: $(tr '\0' ' ' < "$other/cmdline") $(grep -E 'State|Pnd' "$other/status")" >> SHARED/wrong
+done
 applied=$'\n'$(sql 'select version from schema_migrations')$'\n' || exit 1
 for file in db/migrate/*.rb; do
   version=${file##*/}

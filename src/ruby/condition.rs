@@ -157,6 +157,46 @@ pub fn asks_for_presence(method: &str) -> bool {
     method.ends_with("_exists?") || method.ends_with("_exist?") || method == "extension_enabled?"
 }
 
+/// Types of columns that only PostgreSQL has.
+const POSTGRESQL: [&str; 12] = [
+    "jsonb",
+    "hstore",
+    "citext",
+    "inet",
+    "cidr",
+    "macaddr",
+    "tsvector",
+    "ltree",
+    "xml",
+    "daterange",
+    "int4range",
+    "timestamptz",
+];
+
+/// Types of columns that Rails has on every engine.
+const EVERYWHERE: [&str; 14] = [
+    "bigint",
+    "binary",
+    "boolean",
+    "column",
+    "date",
+    "datetime",
+    "decimal",
+    "float",
+    "integer",
+    "json",
+    "string",
+    "text",
+    "timestamp",
+    "timestamps",
+];
+
+/// The answer to `t.respond_to?(:jsonb)`, where it is known.
+pub fn table_responds(method: &str, engine: Engine) -> Option<bool> {
+    let everywhere = EVERYWHERE.contains(&method).then_some(true);
+    everywhere.or_else(|| POSTGRESQL.contains(&method).then_some(engine == Engine::Postgresql))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Value, asks_for_engine, fits, is_engine};

@@ -309,4 +309,6 @@ pub struct Change {
     pub condition: Option<Condition>,
     /// A person vouches for it with `safety_assured`.
     pub assured: bool,
+    /// It stands in a `transaction do`, whatever the migration itself runs in.
+    pub in_transaction: bool,
 }

@@ -95,8 +95,18 @@ impl World {
                 self.tables.remove(table);
                 self.dropped.insert(table.clone());
             }
-            Deed::RenameTable { from, to } if self.tables.contains(from) => {
-                self.tables.insert(to.clone());
+            deed @ Deed::RenameTable { from, to } => {
+                if self.tables.contains(from) {
+                    self.tables.insert(to.clone());
+                }
+                self.models.rename_table(from, to);
+                self.schema.apply(deed);
+            }
+            deed @ Deed::RenameColumn { table, from, to } => {
+                if self.columns.contains(&(table.clone(), from.clone())) {
+                    self.columns.insert((table.clone(), to.clone()));
+                }
+                self.schema.apply(deed);
             }
             Deed::AddColumn { table, column } if self.schema.column(table, &column.name).is_none() => {
                 self.columns.insert((table.clone(), column.name.clone()));
@@ -124,10 +134,17 @@ impl World {
 
     /// Judges each thing that a script does, in order.
     pub fn judge(&mut self, script: &Script) -> (Vec<Verdict>, Class) {
-        let mut bench =
-            Bench { world: self, in_transaction: !script.outside_transaction, locked: false, found: Vec::new() };
+        let mut bench = Bench {
+            world: self,
+            whole: !script.outside_transaction,
+            in_transaction: false,
+            locked: false,
+            found: Vec::new(),
+        };
         let mut class = Class::NoProcessCanNotice;
         for change in &script.changes {
+            bench.in_transaction = bench.whole || change.in_transaction;
+            bench.locked &= bench.in_transaction;
             class = class.max(bench.class(&change.deed));
             bench.judge(change);
             bench.locked |= change.deed.locks_table() && bench.concerns_existing(&change.deed);
@@ -140,6 +157,8 @@ impl World {
 struct Bench<'w> {
     world: &'w mut World,
     /// The engine can undo a schema change, and the migration did not ask to go without.
+    whole: bool,
+    /// What is judged now runs in a transaction.
     in_transaction: bool,
     /// Something before has taken a lock that this transaction keeps.
     locked: bool,
@@ -443,8 +462,8 @@ impl Bench<'_> {
                 "only PostgreSQL knows the algorithm concurrently".to_owned(),
             );
         } else if self.in_transaction {
-            let message =
-                "concurrently does not go inside of a transaction, and disable_ddl_transaction! is absent".to_owned();
+            let why = if self.whole { "disable_ddl_transaction! is absent" } else { "one is opened around it" };
+            let message = format!("concurrently does not go inside of a transaction, and {why}");
             self.say(change, "concurrent-in-transaction", Refusal, message);
         }
     }

@@ -24,7 +24,7 @@ pub enum Use {
 const STRANGER: &str = "may stand for that table: its parent class is not part of the application";
 
 /// A class that stands for a table; in the order of what is said first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Model {
     /// Nobody has seen that it comes from Active Record.
     is_stranger: bool,
@@ -82,6 +82,13 @@ impl Models {
     /// Whether a class is known for certain to stand for this table.
     pub fn knows_table(&self, table: &str) -> bool {
         self.tables.get(table).is_some_and(|models| !models[0].is_stranger)
+    }
+
+    /// Under its new name too, a table is what the running classes know by the old one.
+    pub fn rename_table(&mut self, from: &str, to: &str) {
+        if let Some(models) = self.tables.get(from).cloned() {
+            self.tables.insert(to.to_owned(), models);
+        }
     }
 
     /// The class that stands for a table, and its file.

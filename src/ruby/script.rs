@@ -12,12 +12,14 @@ use ruby_prism::{CallNode, ClassNode, ForNode, Node, StatementsNode};
 use self::binding::Bound;
 use self::flow::Left;
 use super::compute::{changes, of_list, of_map, of_number, of_text};
-use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated};
+use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated, table_responds};
 use super::deed::{Change, Condition, Deed};
 use super::finder::{Finder, Method, Words, name, offset};
 use super::heredoc::Heredoc;
 use super::value::{Args, Value};
-use super::words::{AT_ONCE, EVALS, HARMLESS, LISTS, PURE, READS, RUNS, WRAPPERS, WRITES, sql_method};
+use super::words::{
+    AT_ONCE, BATCHES, EVALS, HARMLESS, LISTS, PURE, READS, RUNS, TRANSACTIONS, WRAPPERS, WRITES, sql_method,
+};
 use super::{dsl, inflect, sql};
 use crate::rails::Engine;
 
@@ -72,6 +74,8 @@ pub fn script(text: &[u8], engine: Engine) -> Result<Script, Broken> {
         left: None,
         returned: None,
         assured: 0,
+        transactions: 0,
+        batches: 0,
         silent: false,
         declaring: false,
         out: Script { outside_transaction: finder.outside_transaction, ..Script::default() },
@@ -128,6 +132,9 @@ struct Reader<'p> {
     /// What the method may return before its end.
     returned: Option<Value>,
     assured: usize,
+    /// Blocks around what is read: those of `transaction`, and those of `in_batches`.
+    transactions: usize,
+    batches: usize,
     /// The budget is spent, and that has been said.
     silent: bool,
     /// This is the body of the class, where libraries have words that only set something.
@@ -138,7 +145,7 @@ struct Reader<'p> {
 impl<'p> Reader<'p> {
     fn push(&mut self, deed: Deed, at: usize) {
         let (condition, assured) = (self.conditions.last().cloned(), self.assured > 0);
-        self.out.changes.push(Change { deed, at, condition, assured });
+        self.out.changes.push(Change { deed, at, condition, assured, in_transaction: self.transactions > 0 });
     }
 
     fn dynamic(&mut self, at: usize, why: impl Into<String>) {
@@ -626,6 +633,11 @@ impl<'p> Reader<'p> {
         if asks_for_presence(method) || LISTS.contains(&method) {
             return Some(Value::Presence);
         }
+        // What is no word of Rails may be one of a library that is not known here.
+        if method == "respond_to?" {
+            let is_word = |asked: String| dsl::deeds(&asked, &Args::default(), self.modern).is_some();
+            return Some(if args.text(0).is_some_and(is_word) { Value::Bool(true) } else { Value::Unknown });
+        }
         if method == "method" {
             return Some(args.text(0).map_or(Value::Unknown, Value::Method));
         }
@@ -703,6 +715,10 @@ impl<'p> Reader<'p> {
 
     fn of_table(&mut self, method: &str, table: Option<&str>, call: &CallNode<'p>, at: usize) -> Value {
         let args = self.args(call);
+        if method == "respond_to?" {
+            let known = args.text(0).and_then(|asked| table_responds(&asked, self.engine));
+            return known.map_or(Value::Unknown, Value::Bool);
+        }
         match table.map(|table| dsl::of_table(method, &args, table, self.modern)) {
             Some(Some(deeds)) => self.take(deeds, &args, method, at),
             Some(None) if method.ends_with('?') => {}
@@ -800,7 +816,11 @@ impl<'p> Reader<'p> {
         if WRITES.contains(&method)
             || (method.ends_with('!') && !matches!(method, "!" | "find_by!" | "first!" | "last!" | "take!"))
         {
-            let how = if AT_ONCE.contains(&method) { format!("{method}, all at once") } else { method.to_owned() };
+            let how = match AT_ONCE.contains(&method) {
+                true if self.batches > 0 || is_in_batches(call) => format!("{method}, in batches"),
+                true => format!("{method}, all at once"),
+                false => method.to_owned(),
+            };
             self.push(Deed::Write { table: table.clone(), how }, at);
         }
         if method == "!" || method.ends_with('?') {
@@ -889,6 +909,17 @@ impl<'p> Reader<'p> {
     }
 
     fn run_block(&mut self, call: &CallNode<'p>, values: Vec<Value>) -> Value {
+        let transaction = usize::from(TRANSACTIONS.contains(&name(call.name().as_slice()).as_str()));
+        let batches = usize::from(is_in_batches(call));
+        self.transactions += transaction;
+        self.batches += batches;
+        let value = self.block_of(call, values);
+        self.transactions -= transaction;
+        self.batches -= batches;
+        value
+    }
+
+    fn block_of(&mut self, call: &CallNode<'p>, values: Vec<Value>) -> Value {
         let Some(block) = call.block() else { return Value::Unknown };
         let Some(passed) = block.as_block_argument_node() else { return self.run(&block, values) };
         let Some(expression) = passed.expression() else { return self.run_own_block(values) };
@@ -966,6 +997,20 @@ impl<'p> Reader<'p> {
         self.conditions.truncate(before);
         value
     }
+}
+
+/// Whether a call, or one that it hangs on, gives rows in pieces: `Post.in_batches.each`.
+fn is_in_batches(call: &CallNode) -> bool {
+    let is = |call: &CallNode| BATCHES.contains(&name(call.name().as_slice()).as_str());
+    let mut receiver = call.receiver();
+    for _ in 0..MAX_DEPTH {
+        let Some(before) = receiver.as_ref().and_then(Node::as_call_node) else { break };
+        if is(&before) {
+            return true;
+        }
+        receiver = before.receiver();
+    }
+    is(call)
 }
 
 /// Whether a call names its method in its first argument.

@@ -177,7 +177,7 @@ fn named(words: &[String]) -> Option<Deed> {
 }
 
 /// What can be made, altered and dropped, and is no table.
-const OBJECTS: [&str; 27] = [
+const OBJECTS: [&str; 20] = [
     "MATERIALIZED VIEW",
     "TRIGGER",
     "FUNCTION",
@@ -194,30 +194,28 @@ const OBJECTS: [&str; 27] = [
     "ROLE",
     "USER",
     "VIEW",
-    "CONSTRAINT",
     "STATISTICS",
     "PUBLICATION",
-    "RECURSIVE",
-    "TEMPORARY",
-    "TEMP",
     "COLLATION",
-    "OR",
-    "DEFINER",
     "DATABASE",
-    "SYSTEM",
 ];
 
+/// As many words may stand between `CREATE` and the kind of what is created: `OR REPLACE DEFINER = root @ localhost SQL SECURITY`.
+const MODIFIERS: usize = 12;
+
 fn of_object(words: &[String]) -> Option<Deed> {
-    let kind = OBJECTS.into_iter().find(|kind| words.len() > 1 && begins(&words[1..], kind))?;
-    let object = kind.to_lowercase();
-    match words[0].to_uppercase().as_str() {
-        "DROP" => {
-            let keyword = |word: &&String| word.eq_ignore_ascii_case("IF") || word.eq_ignore_ascii_case("EXISTS");
-            let name = words.iter().skip(1 + kind.split(' ').count()).find(|word| !keyword(word));
-            Some(Deed::DropObject { what: format!("{object} {}", name.map_or("", String::as_str)) })
-        }
-        "CREATE" => Some(Deed::Other { what: format!("creates a {object}") }),
-        "ALTER" => Some(Deed::Other { what: format!("alters a {object}") }),
+    let verb = words[0].to_uppercase();
+    let furthest = if verb == "CREATE" { MODIFIERS } else { 1 };
+    let (at, kind) = (1..=furthest.min(words.len().saturating_sub(1)))
+        .find_map(|at| Some((at, OBJECTS.into_iter().find(|kind| begins(&words[at..], kind))?)))?;
+    let keyword =
+        |word: &&String| ["IF", "NOT", "EXISTS", "CONCURRENTLY"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    let name = words.iter().skip(at + kind.split(' ').count()).find(|word| !keyword(word));
+    let object = format!("{} {}", kind.to_lowercase(), name.map_or("", String::as_str)).trim_end().to_owned();
+    match verb.as_str() {
+        "DROP" => Some(Deed::DropObject { what: object }),
+        "CREATE" => Some(Deed::Other { what: format!("creates the {object}") }),
+        "ALTER" => Some(Deed::Other { what: format!("alters the {object}") }),
         _ => None,
     }
 }
@@ -308,8 +306,12 @@ fn of_statement(statement: Statement, not_valid: bool) -> Vec<Deed> {
             | SetExpr::Merge(statement) => of_statement(statement, not_valid),
             _ => vec![Deed::Quiet { what: "reads rows".to_owned() }],
         },
-        Statement::CreateView(_) | Statement::CreateFunction(_) | Statement::CreateTrigger(_) => {
-            vec![Deed::Other { what: "creates a view, a function or a trigger".to_owned() }]
+        Statement::CreateView(view) => vec![Deed::Other { what: format!("creates the view {}", table(&view.name)) }],
+        Statement::CreateFunction(function) => {
+            vec![Deed::Other { what: format!("creates the function {}", table(&function.name)) }]
+        }
+        Statement::CreateTrigger(trigger) => {
+            vec![Deed::Other { what: format!("creates the trigger {}", table(&trigger.name)) }]
         }
         Statement::RenameTable(renames) => renames
             .iter()

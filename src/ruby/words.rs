@@ -183,6 +183,12 @@ pub const WRAPPERS: [&str; 23] = [
     "without_timeout",
 ];
 
+/// Methods that run their block in a transaction.
+pub const TRANSACTIONS: [&str; 3] = ["transaction", "ddl_transaction", "with_lock_retries"];
+
+/// Methods that give the rows of a table in pieces.
+pub const BATCHES: [&str; 4] = ["in_batches", "find_in_batches", "each_batch", "find_each"];
+
 /// Methods that run a text as Ruby.
 pub const EVALS: [&str; 4] = ["eval", "instance_eval", "class_eval", "module_eval"];
 

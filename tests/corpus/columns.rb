@@ -392,3 +392,22 @@ end
 ### expect warning force-create 1
 ### says only where force: is set
     create_table :posts, force: reset?
+
+### case what a renamed table has is known by its old name
+### expect refusal rename-table 1
+### expect refusal remove-column 2
+### expect refusal index-blocks 3
+    rename_table :posts, :articles
+    remove_column :articles, :slug, :string
+    add_index :articles, :title
+
+### case what a renamed table ignores is ignored
+### expect refusal rename-table 1
+    rename_table :posts, :articles
+    remove_column :articles, :legacy, :string
+
+### case a renamed column is no new one
+### expect refusal rename-column 1
+### expect refusal not-null 2
+    rename_column :posts, :slug, :permalink
+    change_column_null :posts, :permalink, false

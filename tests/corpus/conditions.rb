@@ -272,3 +272,32 @@ end
 ### expect refusal remove-column 1
     remove_column :posts, :slug unless reverting?
     drop_table :comments if reverting?
+
+### case what a table of this engine has
+### expect refusal change-type 3
+    change_table :posts do |t|
+      if t.respond_to?(:jsonb)
+        t.change :body, :jsonb
+      else
+        t.change :slug, :integer
+      end
+    end
+
+### case what a table of another engine has
+### engine mysql 8.0.36
+### expect refusal change-type 5
+    change_table :posts do |t|
+      if t.respond_to?(:jsonb)
+        t.change :body, :jsonb
+      else
+        t.change :slug, :integer
+      end
+    end
+
+### case what every migration has
+### expect refusal remove-column 1
+    remove_column :posts, :slug if respond_to?(:remove_column)
+
+### case what a library may have
+### expect warning remove-column 1
+    remove_column :posts, :slug if respond_to?(:change_column_safely)

@@ -12,7 +12,6 @@ class BackfillRank < ActiveRecord::Migration[7.1]
 
   def down; end
 end
-### expect note backfill-at-once 6
 
 ### case rows after a new column
 ### expect warning backfill-in-transaction 4
@@ -108,3 +107,41 @@ end
 ### case a common table expression that writes
 ### class restart
     execute "WITH old AS (SELECT id FROM posts) UPDATE posts SET status = 1 FROM old WHERE old.id = posts.id"
+
+### case all rows in batches
+class Backfill < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    Post.where(slug: nil).in_batches.each { |posts| posts.update_all(slug: "") }
+    Post.in_batches { |posts| posts.where(slug: nil).update_all(slug: "") }
+    Post.in_batches(of: 500).update_all(slug: "")
+    Post.where(slug: nil).find_in_batches do |posts|
+      Post.where(id: posts).update_all(slug: "")
+    end
+  end
+end
+
+### case rows in one statement after those in batches
+### expect note backfill-at-once 5
+class Backfill < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    Post.in_batches { |posts| posts.update_all(slug: "") }
+    Comment.update_all(kind: "")
+  end
+end
+
+### case views and functions that are made anew
+### says creates the view recent
+### says creates the function touch
+### says creates the trigger touched
+### says creates the procedure tidy
+    execute "CREATE OR REPLACE VIEW recent AS SELECT 1"
+    execute "CREATE OR REPLACE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$"
+    execute "CREATE TRIGGER touched BEFORE UPDATE ON posts FOR EACH ROW EXECUTE FUNCTION touch()"
+    execute "CREATE OR REPLACE PROCEDURE tidy() LANGUAGE SQL AS $$ SELECT 1 $$"
+
+### case a trigger with a definer on MySQL
+### engine mysql 8.0.36
+### says creates the trigger touched
+    execute "CREATE DEFINER = `root`@`localhost` TRIGGER touched BEFORE INSERT ON posts FOR EACH ROW SET NEW.slug = ''"

@@ -239,3 +239,39 @@ end
 ### expect warning index-blocks 1
 ### says only where algorithm: is not :concurrently
     add_reference :posts, :editor, index: { algorithm: index_algorithm }
+
+### case concurrently in a transaction that the migration opens
+### expect refusal concurrent-in-transaction 5
+### says one is opened around it
+class AddIndex < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def change
+    ActiveRecord::Base.transaction do
+      add_index :posts, :title, algorithm: :concurrently
+    end
+  end
+end
+
+### case concurrently after a transaction that the migration opens
+class AddIndex < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def change
+    transaction do
+      add_column :posts, :rank, :integer
+    end
+    add_index :posts, :title, algorithm: :concurrently
+  end
+end
+
+### case rows written in a transaction that the migration opens
+### expect warning backfill-in-transaction 6
+class Backfill < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    transaction do
+      add_column :posts, :rank, :integer
+      Post.update_all(rank: 0)
+    end
+    Post.in_batches.update_all(rank: 1)
+  end
+end

@@ -1,5 +1,4 @@
 ### case Mastodon: a column, backfilled in batches
-### expect note backfill-at-once 14
 class AddVisibility < ActiveRecord::Migration[7.1]
   disable_ddl_transaction!
 
@@ -197,9 +196,7 @@ end
 
 ### case Spree: a column where its table is, and an option for the engine
 ### class restart
-### expect warning json-column 12
-### expect warning json-column 12
-### says only where `t.respond_to? :jsonb` does not hold
+### says posts.private_metadata (jsonb)
 class AddPrivateMetadata < ActiveRecord::Migration[6.1]
   disable_ddl_transaction!
 
