@@ -109,8 +109,9 @@ target_dir() {
 
 # What every release build is given, one word a line: no path of this machine is in the binary, so that two builds are equal.
 release_options() {
+  # The last that fits counts: the folder of what is built may be inside of this one, or anywhere.
   printf '%s\n' --config \
-    "target.'cfg(all())'.rustflags = ['--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/unstuck']"
+    "target.'cfg(all())'.rustflags = ['--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/unstuck', '--remap-path-prefix=$(target_dir)=/unstuck/target']"
 }
 
 # build PACKAGE [OPTION...]: builds its binary of the same name and prints where that is.

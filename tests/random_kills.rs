@@ -51,9 +51,10 @@ use unstuck_standin::{Fact, Options, Pool};
 const RAILS: &str = r#"#!/bin/bash
 cd "${0%/*}/.." || exit 1
 sql() { CLIENT "$1"; }
-exec 9>> SHARED/alone
-flock -n 9 || for other in /proc/[0-9]*; do
-  [ "$other" -ef /proc/$$ ] || [ ! "$other/fd/9" -ef SHARED/alone ] && continue
+# In the place of its input, which a process that ends closes before it gives up our lock.
+exec 0<> SHARED/alone
+flock -n 0 || for other in /proc/[0-9]*; do
+  [ "$other" -ef /proc/$$ ] || [ ! "$other/fd/0" -ef SHARED/alone ] && continue
   # A process that was killed closes one file after the other, or waits for its turn to: it does nothing more.
   grep -Eqs '^(State:.[ZX]|ShdPnd:.*[13579bdf]..$)' "$other/status" && continue
   echo "two migration commands at once: $(tr '\0' ' ' < "$other/cmdline") $(grep -E 'State|Pnd' "$other/status")" >> SHARED/wrong
