@@ -237,7 +237,7 @@ fn a_migration_is_read_against_the_code_that_runs() {
 fn models_are_known_by_all_that_is_said_of_them() {
     let scene = Scene::new("sha1");
     let table = |name: &str| format!("  create_table \"{name}\" do |t|\n    t.string \"title\"\n  end\n");
-    let tables = [table("posts_x"), table("notes_x"), table("blog_posts_x")].concat();
+    let tables = ["posts_x", "notes_x", "blog_posts_x", "bills_x", "taxes_x"].map(table).concat();
     let schema = |version: u32| format!("ActiveRecord::Schema[7.1].define(version: {version}) do\n{tables}end\n");
     let model = |name: &str| format!("class {name} < ApplicationRecord\nend\n");
     scene.write("app/models/post.rb", &model("Post"));
@@ -248,11 +248,17 @@ fn models_are_known_by_all_that_is_said_of_them() {
     scene.write("engines/blog/app/models/blog/post.rb", &format!("module Blog\n  {}end\n", model("Post")));
     let engine = "module Blog\n  class Engine < ::Rails::Engine\n    isolate_namespace Blog\n  end\nend\n";
     scene.write("engines/blog/lib/blog/engine.rb", engine);
+    let concern = "module Untitled\n  def self.included(base) = base.ignored_columns += %w[title]\nend\n";
+    scene.write("lib/untitled.rb", concern);
+    scene.write("app/models/bill.rb", "class Bill < ApplicationRecord\n  include Untitled\nend\n");
+    scene.write("app/domains/taxes/tax.rb", &model("Tax"));
     scene.write("db/migrate/1_one.rb", "# done\n");
     scene.write("db/schema.rb", &schema(1));
     scene.commit();
     for (table, rules, model) in [
-        ("posts_x", &[][..], ""),
+        ("bills_x", &[][..], ""),
+        ("taxes_x", &["remove-column"], "the running model Tax"),
+        ("posts_x", &[], ""),
         ("notes_x", &["remove-column"], "the running model Note"),
         ("blog_posts_x", &["remove-column"], "the running model Blog::Post"),
     ] {

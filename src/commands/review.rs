@@ -144,6 +144,13 @@ impl Known<'_> {
             }
         }
         models.extend(trees::ruby_below(self.repository, root, Path::new("config/initializers"))?);
+        // A concern may lie in lib, and a domain's models anywhere below app.
+        let apart = |folder: &PathBuf| folder != Path::new(MODELS);
+        let others = trees::folders_in(self.repository, root, Path::new("app"))?;
+        for folder in others.into_iter().filter(apart).chain([PathBuf::from("lib")]) {
+            let files = trees::ruby_below(self.repository, root, &folder)?;
+            models.extend(files.into_iter().filter(|(_, text)| speaks_of_models(text)));
+        }
         for file in ["config/application.rb", "config/environments/production.rb"].map(Path::new) {
             models.extend(trees::content(self.repository, root, file)?.map(|text| (file.to_owned(), text)));
         }
@@ -188,6 +195,12 @@ fn engine_among(databases: &[Database], folder: &Path) -> Option<Engine> {
 }
 
 const MODELS: &str = "app/models";
+
+/// Whether a file outside of the models' folder may say something of one: most do not, and are not parsed.
+fn speaks_of_models(text: &[u8]) -> bool {
+    let words: [&[u8]; 3] = [b"ignored_columns", b"ApplicationRecord", b"ActiveRecord::Base"];
+    words.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
+}
 
 /// Exceptions that a migration makes in its own text: `# unstuck:allow RULE REASON`. What is found in the text itself was
 /// judged with it already.
