@@ -359,9 +359,9 @@ fn remove_constraint(args: &Args, kind: Constraint) -> Option<Vec<Deed>> {
     Some(vec![Deed::RemoveConstraint { table: table(args)?, which }])
 }
 
-/// The name stands second for what any constraint may be, and behind `name:` for the others.
+/// The name stands behind `name:`, or second; there a foreign key has the other table.
 fn validate(args: &Args, kind: Option<Constraint>) -> Option<Vec<Deed>> {
-    let second = || args.text(1).filter(|_| kind.is_none());
+    let second = || args.text(1).filter(|_| kind != Some(Constraint::ForeignKey));
     let which = Which { kind, name: args.option("name").and_then(Value::text).or_else(second) };
     Some(vec![Deed::Validate { table: table(args)?, which }])
 }

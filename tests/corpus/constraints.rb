@@ -152,3 +152,8 @@ end
 ### expect warning foreign-key-validates 1
 ### says only where foreign_key: is set
     add_reference :posts, :editor, index: false, foreign_key: strict_keys?
+
+### case a check is named without a key
+### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;\nALTER TABLE public.posts ADD CONSTRAINT id_there CHECK ((id IS NOT NULL)) NOT VALID;
+    validate_check_constraint :posts, "slug_there"
+    change_column_null :posts, :slug, false
