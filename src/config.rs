@@ -505,11 +505,12 @@ impl Settings {
     }
 
     /// Whether the databases are the app's own and out of reach: its name was typed outside of its dynos, and nothing here says
-    /// which database is meant. A developer's own one, to which `config/database.yml` leads, never is.
+    /// which database is meant. A developer's own one, to which `config/database.yml` leads, never is; where there is no such file,
+    /// `RAILS_ENV` leads nowhere either.
     pub fn is_afar(&self) -> bool {
         let named = self.env.keys().any(|name| name == "DATABASE_URL" || name.ends_with("_DATABASE_URL"));
         let own = matches!(self.rails_env().as_str(), "development" | "test");
-        self.is_called_from_outside() && !named && own
+        self.is_called_from_outside() && !named && (own || !self.root.join("config/database.yml").exists())
     }
 
     /// The uuid of the app that is asked for, where it is the one whose dyno this is.

@@ -76,6 +76,10 @@ fn the_api_alone_is_enough() {
     let document = ask(&["status", "-a", &app, "--json"]).code(0).json();
     assert_eq!((&document["verdict"], &document["owed"]), (&json!("unproved"), &Value::Null));
     assert_eq!(document["dynos"][0]["stuck"], Value::Null);
+    // There is no configuration here that this could lead to.
+    let mut command = scene.command_on(elsewhere.path(), &["status", "-a", &app]);
+    let command = command.env_remove("DATABASE_URL").env_remove("UNSTUCK_APP").env("RAILS_ENV", "production");
+    Ran::of(command.output().unwrap()).code(0);
     let ps = ask(&["ps", "-a", &app]).code(0);
     assert!(line(&ps, "web.1: up ").ends_with(" ago)"), "{ps:?}");
     assert!(ps.err.contains("stuck cannot be told: no database is configured here"), "{ps:?}");

@@ -252,7 +252,8 @@ fn an_api_that_says_no_has_done_nothing() {
         assert_eq!(ran.json()["outcome"], "refused", "{ran:?}");
         scene.standin.set_access(Access::Full);
     }
-    scene.unstuck(&["rollback", "v99"]).code(5);
+    let none = scene.unstuck(&["rollback", "v99"]).code(5);
+    assert!(none.err.contains("there is no release v99"), "{none:?}");
     scene.unstuck(&["rollback", "yesterday"]).code(2);
     scene.standin.set_pool(Pool { remaining: 0, refill_ms: 3_600_000 });
     scene.unstuck(&["rollback"]).code(5);

@@ -137,7 +137,11 @@ fn named(heroku: &Heroku, releases: &[Deployed], text: &str) -> Result<Deployed>
     };
     match releases.iter().find(|release| release.version == number) {
         Some(release) => Ok(release.clone()),
-        None => heroku.deployed(number).map_err(refused),
+        None => heroku.deployed(number).map_err(|error| match error.kind {
+            ApiErrorKind::NotFound => Error::new(Kind::Refused, format!("there is no release v{number}"))
+                .hint("`unstuck releases` lists those there are"),
+            _ => refused(error),
+        }),
     }
 }
 
