@@ -1,8 +1,8 @@
 //! The words of Rails' migrations: a call and its arguments, as deeds.
 
 use super::deed::{Column, Condition, Constraint, Deed, Default, Index, Size, Which};
-use super::inflect;
 use super::value::{Args, Value};
+use super::{inflect, sql};
 
 /// An argument that decides what happens cannot be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -204,19 +204,23 @@ fn column(name: &str, kind: &str, args: &Args) -> Column {
     };
     let unsigned = if args.is_set("unsigned") { " unsigned" } else { "" };
     let sizes = ["limit", "precision", "scale", "array", "unsigned", "collation"];
+    // A type may be SQL: `"varchar(20)"`, `"integer USING CAST(a AS integer)"`.
+    let raw = sql::typed(name, kind);
+    let size = Size {
+        limit: number("limit").or(raw.size.limit),
+        precision: number("precision"),
+        scale: number("scale").or(raw.size.scale),
+        vague: sizes.iter().any(|name| args.is_unknown(name)),
+    };
     Column {
-        size: Size {
-            limit: number("limit"),
-            precision: number("precision"),
-            scale: number("scale"),
-            vague: sizes.iter().any(|name| args.is_unknown(name)),
-        },
-        array: args.is_set("array"),
+        size,
+        array: raw.array || args.is_set("array"),
         collation: args.option("collation").and_then(Value::text),
         null: !args.is_false("null") && !args.is_unknown("null"),
         default,
         stored: args.is_set("stored"),
-        ..Column::new(name, &format!("{kind}{unsigned}"))
+        kind: raw.kind + unsigned,
+        ..Column::new(name, "")
     }
 }
 

@@ -16,7 +16,7 @@ use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, ne
 use super::deed::{Change, Condition, Deed};
 use super::finder::{Finder, Method, Words, name, offset};
 use super::heredoc::Heredoc;
-use super::value::{Args, Value};
+use super::value::{Args, HOLE, Value};
 use super::words::{
     AT_ONCE, BATCHES, EVALS, HARMLESS, LISTS, PURE, READS, RUNS, TRANSACTIONS, WRAPPERS, WRITES, sql_method,
 };
@@ -244,7 +244,9 @@ impl<'p> Reader<'p> {
 
     fn joined(&mut self, parts: &ruby_prism::NodeList<'p>) -> Value {
         let texts: Vec<Option<String>> = parts.iter().map(|part| self.eval(&part).text()).collect();
-        texts.into_iter().collect::<Option<String>>().map_or(Value::Unknown, Value::Text)
+        let is_whole = texts.iter().all(Option::is_some);
+        let text = texts.into_iter().map(|text| text.unwrap_or_else(|| HOLE.to_owned())).collect();
+        if is_whole { Value::Text(text) } else { Value::Template(text) }
     }
 
     fn array(&mut self, elements: &ruby_prism::NodeList<'p>) -> Value {
@@ -675,11 +677,15 @@ impl<'p> Reader<'p> {
 
     /// What a statement of a heredoc does stands at that statement, if the heredoc is as it is written.
     fn execute(&mut self, args: &Args, method: &str, call: Option<&CallNode<'p>>, at: usize) -> Value {
-        let Some(Value::Text(text)) = args.list.first() else {
+        let deeds = match args.list.first() {
+            Some(Value::Text(text)) => Some(sql::deeds(text, self.engine)),
+            Some(Value::Template(text)) => sql::deeds_whatever_the_values(text, self.engine),
+            _ => None,
+        };
+        let Some(deeds) = deeds else {
             self.dynamic(at, format!("the SQL of `{method}` is dynamic"));
             return Value::Unknown;
         };
-        let deeds = sql::deeds(text, self.engine);
         let placed = call.and_then(Heredoc::of).map(|heredoc| heredoc.deeds(self.engine)).unwrap_or_default();
         let same = placed.iter().map(|(_, deed)| deed).eq(&deeds);
         if !same {
@@ -858,6 +864,9 @@ impl<'p> Reader<'p> {
             (Value::Map(pairs), "each" | "map" | "each_pair" | "to_a") => Value::List(as_lists(pairs)),
             (value, "freeze" | "dup" | "to_a" | "to_h" | "presence" | "compact" | "itself" | "clone") => value,
             (Value::Text(text), _) if call.block().is_none() => of_text(&text, method, &args),
+            (Value::Template(text), "squish" | "strip" | "chomp" | "strip_heredoc" | "to_s" | "html_safe") => {
+                Value::Template(text)
+            }
             (Value::Int(number), "to_s") => Value::Text(number.to_string()),
             (Value::Int(number), _) if call.block().is_none() => of_number(number, method, &args),
             (Value::List(list), _) => of_list(list, method, &args),

@@ -11,6 +11,7 @@ use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::deed::{Column, Constraint, Deed, Default, Index, Size, Which};
 use super::dsl::bare;
+use super::value::HOLE;
 use crate::rails::Engine;
 
 /// Nested deeper than this it is not read. The parser counts; each level costs stack.
@@ -23,6 +24,14 @@ pub fn deeds(text: &str, engine: Engine) -> Vec<Deed> {
         return vec![Deed::Dynamic { why: "this SQL cannot be taken apart".to_owned() }];
     };
     tokens.split(|token| *token == Token::SemiColon).flat_map(|tokens| statement(tokens, dialect)).collect()
+}
+
+/// What the statements of a text do that has a [`HOLE`] for each part that is not known. Nothing where such a part may be more than
+/// a value: then the text cannot be read without it, or it would be the name of something.
+pub fn deeds_whatever_the_values(text: &str, engine: Engine) -> Option<Vec<Deed>> {
+    let deeds = deeds(text, engine);
+    let is_certain = |deed: &Deed| !matches!(deed, Deed::Dynamic { .. }) && !format!("{deed:?}").contains(HOLE);
+    deeds.iter().all(is_certain).then_some(deeds)
 }
 
 /// Where each statement begins, in bytes, and its text up to the next one. The tokens tell, so that a semicolon in a text is none.
@@ -366,9 +375,11 @@ fn of_column(definition: &ColumnDef) -> Column {
 }
 
 /// `character varying(40)` is `character varying` with the limit 40, `numeric(8,2)[]` a list of `numeric` with a scale too.
-fn typed(name: &str, kind: &str) -> Column {
+pub fn typed(name: &str, kind: &str) -> Column {
     let kind = kind.to_lowercase();
-    let (kind, array) = kind.strip_suffix("[]").map_or((kind.as_str(), false), |kind| (kind, true));
+    // Rails hands on what follows the type in one text.
+    let kind = kind.split(" using ").next().unwrap_or(&kind).trim();
+    let (kind, array) = kind.strip_suffix("[]").map_or((kind, false), |kind| (kind, true));
     let (word, sizes) = match kind.split_once('(') {
         Some((word, rest)) => {
             let (inner, after) = rest.split_once(')').unwrap_or((rest, ""));

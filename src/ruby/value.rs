@@ -3,6 +3,9 @@
 /// So much text is as dear as one expression.
 pub const BYTES_PER_STEP: usize = 32;
 
+/// What stands for an unknown part of a text: in SQL a value that is given later.
+pub const HOLE: &str = "$1";
+
 /// What an expression stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -11,6 +14,8 @@ pub enum Value {
     Int(i64),
     /// A string, a symbol, a fraction as it is written.
     Text(String),
+    /// A text with a [`HOLE`] for each part of it that is not known.
+    Template(String),
     List(Vec<Value>),
     Map(Vec<(Value, Value)>),
     /// A lambda, with the text that it gives where that is a literal.
@@ -58,7 +63,7 @@ impl Value {
     /// What a copy of it costs, all that it holds included, in steps of the reader.
     pub fn weight(&self) -> usize {
         match self {
-            Self::Text(text) => text.len() / BYTES_PER_STEP,
+            Self::Text(text) | Self::Template(text) => text.len() / BYTES_PER_STEP,
             Self::List(list) => list.iter().map(|item| 1 + item.weight()).sum(),
             Self::Map(pairs) => pairs.iter().map(|(key, value)| 1 + key.weight() + value.weight()).sum(),
             _ => 0,

@@ -145,3 +145,32 @@ end
 ### engine mysql 8.0.36
 ### says creates the trigger touched
     execute "CREATE DEFINER = `root`@`localhost` TRIGGER touched BEFORE INSERT ON posts FOR EACH ROW SET NEW.slug = ''"
+
+### case SQL whose values are not known
+### expect warning backfill-in-transaction 4
+### says writes rows of users (UPDATE)
+    add_column :users, :handle, :string
+    User.find_each do |user|
+      name = user.name.parameterize
+      execute "UPDATE users SET handle = #{connection.quote(name)} WHERE id = #{user.id}"
+    end
+
+### case SQL whose table is not known
+### expect note dynamic 1
+    execute "UPDATE #{table_of(:users)} SET handle = 1"
+
+### case SQL of which a part is not known
+### expect note dynamic 1
+    execute "ALTER TABLE users #{Setting.action}"
+
+### case SQL with a statement that is not known
+### expect note dynamic 1
+    execute "UPDATE users SET role = 1; #{Setting.action}"
+
+### case SQL with a name that is not known
+### expect note dynamic 1
+    execute "DROP VIEW #{Setting.name}"
+
+### case SQL with a column that is not known
+### expect note dynamic 1
+    execute "ALTER TABLE users ADD COLUMN \"#{Setting.name}\" integer"

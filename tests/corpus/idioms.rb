@@ -314,3 +314,35 @@ class Fill < ActiveRecord::Migration[7.0]
     end
   end
 end
+
+### case methods of the class
+### expect refusal rename-table 3
+class AlterPosts < ActiveRecord::Migration[6.1]
+  def self.up
+    rename_table :posts, :articles
+  end
+
+  def self.down
+    rename_table :articles, :posts
+  end
+end
+
+### case tables change their names around
+### expect refusal rename-table 1
+### expect refusal rename-table 2
+### expect refusal remove-column 3
+### says the running model Comment
+    rename_table :posts, :old_posts
+    rename_table :comments, :posts
+    remove_column :posts, :kind
+
+### case a block for the way up, of self
+### expect note backfill-at-once 2
+    self.up_only do
+      Post.update_all(slug: "")
+    end
+
+### case a default that is computed from what is written
+    %i[title body].each do |role|
+      add_column :posts, "#{role}_weight", :integer, default: role == :title ? 500 : 400, null: false
+    end

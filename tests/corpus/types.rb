@@ -178,3 +178,15 @@
 ### engine mysql 10.11.6-MariaDB
 ### schema ActiveRecord::Schema.define do\n create_table "posts" do |t|\n t.string "title", limit: 20\n end\nend
     change_column :posts, :title, :string, limit: 255
+
+### case a type with its cast in one text
+### expect refusal change-type 1
+### says to json (from text)
+    change_column :posts, :body, "json USING CAST(body AS json)"
+
+### case a type as SQL
+    change_column :posts, :title, "varchar(200)"
+
+### case a shorter type as SQL
+### expect refusal change-type 1
+    change_column :posts, :title, "varchar(20)"
