@@ -170,8 +170,8 @@ impl Parsed<'_> {
     }
 }
 
-/// Does what reads Ruby files of these lengths, on a stack that is deep enough for them. Memory that is not touched costs nothing,
-/// and a thread of its own keeps a fault in there away from its caller.
+/// Does what reads Ruby files of these lengths, on a stack that is deep enough for them: a thread's own, of which memory that is
+/// not touched costs nothing.
 fn with_stack<T: Send>(sizes: impl Iterator<Item = usize>, work: impl FnOnce() -> T + Send) -> Option<T> {
     let stack = (4 << 20) + sizes.max().unwrap_or_default() * STACK_PER_BYTE;
     std::thread::scope(|scope| {
