@@ -51,7 +51,7 @@ use unstuck_standin::{Fact, Options, Pool};
 const RAILS: &str = r#"#!/bin/bash
 cd "${0%/*}/.." || exit 1
 sql() { CLIENT "$1"; }
-# In the place of its input, which a process that ends closes before it gives up our lock.
+# In the place of its input, which a process that ends closes first: as soon as its outputs are closed, the run goes on.
 exec 0<> SHARED/alone
 flock -n 0 || for other in /proc/[0-9]*; do
   [ "$other" -ef /proc/$$ ] || [ ! "$other/fd/0" -ef SHARED/alone ] && continue
