@@ -171,9 +171,10 @@ impl Parsed<'_> {
 }
 
 /// Does what reads Ruby files of these lengths, on a stack that is deep enough for them: a thread's own, of which memory that is
-/// not touched costs nothing.
+/// not touched costs nothing. Without a file there is nothing deep.
 fn with_stack<T: Send>(sizes: impl Iterator<Item = usize>, work: impl FnOnce() -> T + Send) -> Option<T> {
-    let stack = (4 << 20) + sizes.max().unwrap_or_default() * STACK_PER_BYTE;
+    let Some(longest) = sizes.max() else { return Some(work()) };
+    let stack = (4 << 20) + longest * STACK_PER_BYTE;
     std::thread::scope(|scope| {
         std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work).ok()?.join().ok()
     })
