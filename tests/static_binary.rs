@@ -113,6 +113,41 @@ fn starts_in_an_empty_root() {
     assert!(output.status.success() && output.stdout.starts_with(version.as_bytes()), "{output:?}");
 }
 
+/// What the optimiser makes of all crates together is another program than the one of the other tests: a function that is weak
+/// in one of them may be gone.
+#[test]
+fn does_its_work_in_an_empty_root() {
+    let root = EmptyRoot::new();
+    let git = |arguments: &[&str]| {
+        let name = ["-c", "user.name=a", "-c", "user.email=a@example.com"];
+        let output = Command::new("git").current_dir(root.path("app")).args(name).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q", "-b", "main"]);
+    fs::write(root.path("app/Procfile"), "release: unstuck migrate\n").unwrap();
+    fs::create_dir_all(root.path("app/app/models")).unwrap();
+    fs::write(root.path("app/app/models/post.rb"), "class Post < ApplicationRecord\nend\n").unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "one"]);
+    let migration = "class A < ActiveRecord::Migration[7.1]\n  def change = remove_column(:posts, :a)\nend\n";
+    // A long one is read on a stack of its own.
+    for (version, comment) in [("1", ""), ("2", &"# long\n".repeat(2_000))] {
+        let text = migration.replace("A <", &format!("A{version} <")) + comment;
+        fs::write(root.path("app/db/migrate").join(format!("{version}_a{version}.rb")), text).unwrap();
+    }
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "two"]);
+    let ran = root.unstuck().args(["check", "-C", "/app", "HEAD~", "--json"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(8), "{ran:?}");
+    let told: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let rules = told["findings"].as_array().unwrap().iter().map(|finding| finding["rule"].as_str().unwrap());
+    assert_eq!(rules.filter(|rule| *rule == "remove-column").count(), 2, "{told}");
+
+    // It is the only program there is.
+    let ran = root.unstuck().args(["exec", "-C", "/app", "--", "/unstuck", "--version"]).output().unwrap();
+    assert!(ran.status.success() && ran.stdout.starts_with(b"unstuck "), "{ran:?}");
+}
+
 #[test]
 fn resolves_names_in_an_empty_root() {
     let (connected, output) = EmptyRoot::new().connect_by_name();

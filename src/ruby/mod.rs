@@ -43,6 +43,9 @@ pub const MAX_MIGRATION: usize = 256 << 10;
 /// As deep as one byte of Ruby can make the walk through it: a chain of calls nests at every second byte, without end.
 const STACK_PER_BYTE: usize = 1 << 10;
 
+/// So much of a stack is in use when reading begins, and more.
+const STACK_OF_CALLERS: usize = 1 << 20;
+
 /// One file's path and text.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
@@ -170,14 +173,28 @@ impl Parsed<'_> {
     }
 }
 
-/// Does what reads Ruby files of these lengths, on a stack that is deep enough for them: a thread's own, of which memory that is
-/// not touched costs nothing. Without a file there is nothing deep.
+/// Does what reads Ruby files of these lengths, on a stack that is deep enough for them: ours, or a thread's own, of which memory
+/// that is not touched costs nothing. Without a file there is nothing deep.
 fn with_stack<T: Send>(sizes: impl Iterator<Item = usize>, work: impl FnOnce() -> T + Send) -> Option<T> {
     let Some(longest) = sizes.max() else { return Some(work()) };
     let stack = (4 << 20) + longest * STACK_PER_BYTE;
+    if stack + STACK_OF_CALLERS <= main_stack() {
+        return Some(work());
+    }
     std::thread::scope(|scope| {
         std::thread::Builder::new().stack_size(stack).spawn_scoped(scope, work).ok()?.join().ok()
     })
+}
+
+/// The stack that this thread may use, where that is known without asking for long: the first thread's, as far as it may grow.
+fn main_stack() -> usize {
+    if std::thread::current().name() != Some("main") {
+        return 0;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes into the one structure that it is given.
+    let told = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) } == 0;
+    if told { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 }
 }
 
 fn reading(migration: &Source, script: &Result<Script, Unparsed>, world: &mut World) -> Reading {
