@@ -324,8 +324,8 @@ fn folders_without_a_schema_file_share_that_of_the_first_database() {
         )
     };
     // A database without a schema file has no part in it.
-    let databases = "production:\n  primary:\n    adapter: postgresql\n    migrations_paths: [db/migrate, ./db/post_migrate]\n  \
-                     cache:\n    adapter: postgresql\n    migrations_paths: db/cache_migrate\n    schema_dump: false\n";
+    let databases = "production:\n  primary:\n    adapter: postgresql\n    migrations_paths: [db/migrate, ./db/post_migrate, parts/blog/db/migrate/]\n  \
+                     cache:\n    adapter: postgresql\n    migrations_paths: [db/cache_migrate, parts/cache/migrate]\n    schema_dump: false\n";
     scene.write("config/database.yml", databases);
     scene.migration("1_one.rb", "");
     scene.write("db/post_migrate/5_five.rb", "# five\n");
@@ -346,6 +346,11 @@ fn folders_without_a_schema_file_share_that_of_the_first_database() {
             Some("db/schema.rb:1:43 the schema file ends at 7, the migrations at 8"),
         ),
         ("db/post_migrate/7_eight.rb", "# eight\n".to_owned(), 7, Some("(illegal)")),
+        // Where only the configuration leads.
+        ("parts/cache/migrate/11_eleven.rb", "# eleven\n".to_owned(), 7, None),
+        ("parts/blog/db/migrate/8_blog.rb", migration("add_index :posts, :title"), 8, Some("(index-blocks)")),
+        ("parts/blog/db/migrate/8_blog.rb", "# eight\n".to_owned(), 7, Some("the schema file ends at 7")),
+        ("parts/blog/db/migrate/8_blog.rb", "# eight\n".to_owned(), 8, None),
     ] {
         scene.write(file, &text);
         scene.write("db/schema.rb", &schema(version));

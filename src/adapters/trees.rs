@@ -16,12 +16,27 @@ use crate::schema;
 /// Below the Rails root, Rails keeps the migrations of its databases in these: `db/migrate`, `db/animals_migrate`.
 const PARENT: &str = "db";
 
+/// The first database's folder.
+const FIRST: &str = "db/migrate";
+
+/// Whether Rails finds a folder of migrations at this path without being told of it.
+pub fn is_usual(folder: &Path) -> bool {
+    let name = folder.file_name().map(OsStr::as_bytes).unwrap_or_default();
+    folder.parent() == Some(Path::new(PARENT)) && is_for_migrations(name)
+}
+
+fn is_for_migrations(name: &[u8]) -> bool {
+    name == b"migrate" || name.ends_with(b"_migrate")
+}
+
 /// The folders of migrations that differ between the Rails root `pushed` and the one that is `deployed`; those that share a schema
-/// file are one. The others need no look. `is_apart` knows the folders of databases that have no schema file.
+/// file are one. The others need no look. `elsewhere` are those that only a configuration names, and `is_apart` knows the folders of
+/// databases that have no schema file.
 pub fn compare(
     repository: &Repository,
     pushed: Option<&Tree>,
     deployed: Option<&Tree>,
+    elsewhere: &[PathBuf],
     is_apart: &dyn Fn(&Path) -> bool,
 ) -> Result<Vec<Folder>, git2::Error> {
     let objects = repository.odb()?;
@@ -34,7 +49,10 @@ pub fn compare(
         let mut entries = parent.into_iter().flat_map(entries);
         entries.find(|entry| Some(entry.name()) == file.file_name()).map(|entry| entry.id.to_owned())
     };
-    let ids = |file: &Path| (id(before.as_ref(), file), id(after.as_ref(), file));
+    let ids = |file: &Path| {
+        let is_beside = file.parent() == Some(Path::new(PARENT));
+        if is_beside { (id(before.as_ref(), file), id(after.as_ref(), file)) } else { (None, None) }
+    };
     let mut groups: BTreeMap<PathBuf, Vec<Pair>> = BTreeMap::new();
     for (before, after) in pairs(before.as_ref(), after.as_ref()) {
         let (before, after) = (before.filter(Entry::holds_migrations), after.filter(Entry::holds_migrations));
@@ -42,6 +60,22 @@ pub fn compare(
             let path = Path::new(PARENT).join(entry.name());
             let home = schema::home_of(&path, &|file| ids(file) != (None, None), is_apart);
             groups.entry(home).or_default().push((path, before, after));
+        }
+    }
+    let around = |root: Option<&Tree>, folder: &Path| {
+        let parent = root.map(|root| below(repository, root, folder.parent().unwrap_or(folder))).transpose()?.flatten();
+        parent.map(|parent| objects.read(parent.id())).transpose()
+    };
+    let mut parents = Vec::new();
+    for folder in elsewhere {
+        parents.push((folder, around(deployed, folder)?, around(pushed, folder)?));
+    }
+    for (folder, before, after) in &parents {
+        let before = before.as_ref().and_then(|parent| folder_in(parent, folder));
+        let after = after.as_ref().and_then(|parent| folder_in(parent, folder));
+        if before.is_some() || after.is_some() {
+            let home = if is_apart(folder) { folder.as_path() } else { Path::new(FIRST) };
+            groups.entry(home.to_owned()).or_default().push(((*folder).clone(), before, after));
         }
     }
     let mut folders = Vec::new();
@@ -83,7 +117,7 @@ impl<'a> Entry<'a> {
     }
 
     fn holds_migrations(&self) -> bool {
-        self.is_folder() && (self.name == b"migrate" || self.name.ends_with(b"_migrate"))
+        self.is_folder() && is_for_migrations(self.name)
     }
 
     fn name(&self) -> &'a OsStr {
@@ -113,6 +147,11 @@ fn entries<'a>(tree: &'a OdbObject) -> impl Iterator<Item = Entry<'a>> {
         rest = &named[end + 1 + id_bytes..];
         Some(Entry { mode, name, id })
     })
+}
+
+/// The entry of a folder in its parent.
+fn folder_in<'a>(parent: &'a OdbObject, folder: &Path) -> Option<Entry<'a>> {
+    entries(parent).find(|entry| entry.is_folder() && Some(entry.name()) == folder.file_name())
 }
 
 /// The entries of two trees, those of one name and kind together.

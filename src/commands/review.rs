@@ -1,7 +1,8 @@
 //! What lies between the commit that is deployed and one that is to be: for git's hook, and by hand.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 
 use git2::{Commit, ErrorCode, Repository, Tree};
 
@@ -46,7 +47,8 @@ fn between(
     let now = trees::root(repository, prefix, pushed)?;
     let before = deployed.map(|commit| trees::root(repository, prefix, commit)).transpose()?.flatten();
     let known = Known { repository, root: before.as_ref(), settings, databases: OnceCell::new() };
-    let folders = trees::compare(repository, now.as_ref(), before.as_ref(), &|folder| known.is_apart(folder))?;
+    let is_apart = |folder: &Path| known.is_apart(folder);
+    let folders = trees::compare(repository, now.as_ref(), before.as_ref(), &known.elsewhere(), &is_apart)?;
     let Plan { pending, mut findings, newest } = Plan::of(folders);
     let mut review = Review::default();
     let Some(now) = now.filter(|_| !(pending.is_empty() && findings.is_empty() && newest.is_empty())) else {
@@ -167,9 +169,15 @@ impl Known<'_> {
         })
     }
 
+    /// The folders of migrations that only the configuration names.
+    fn elsewhere(&self) -> Vec<PathBuf> {
+        let paths = self.databases().iter().flat_map(|database| &database.migrations_paths).map(|path| plain(path));
+        let inside = |path: &PathBuf| path.components().all(|part| matches!(part, Component::Normal(_)));
+        paths.filter(|path| inside(path) && !trees::is_usual(path)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     fn holds(database: &Database, folder: &Path) -> bool {
-        let plain = |path: &str| Path::new(path).strip_prefix(".").unwrap_or(Path::new(path)) == folder;
-        database.migrations_paths.iter().any(|path| plain(path))
+        database.migrations_paths.iter().any(|path| plain(path) == folder)
     }
 
     /// Whether the configuration gives this folder to another database than the first.
@@ -192,6 +200,11 @@ pub fn engine(settings: &Settings, folder: &Path) -> Option<Engine> {
 fn engine_among(databases: &[Database], folder: &Path) -> Option<Engine> {
     let ours = databases.iter().find(|database| Known::holds(database, folder));
     ours.or(databases.first()).map(|database| database.engine)
+}
+
+/// A path as git has it: without `./` and without a slash at its end.
+fn plain(path: &str) -> PathBuf {
+    Path::new(path).components().filter(|part| *part != Component::CurDir).collect()
 }
 
 const MODELS: &str = "app/models";
