@@ -237,7 +237,7 @@ fn a_migration_is_read_against_the_code_that_runs() {
 fn models_are_known_by_all_that_is_said_of_them() {
     let scene = Scene::new("sha1");
     let table = |name: &str| format!("  create_table \"{name}\" do |t|\n    t.string \"title\"\n  end\n");
-    let tables = ["posts_x", "notes_x", "blog_posts_x", "bills_x", "taxes_x"].map(table).concat();
+    let tables = ["posts_x", "notes_x", "blog_posts_x", "bills_x", "taxes_x", "fees_x"].map(table).concat();
     let schema = |version: u32| format!("ActiveRecord::Schema[7.1].define(version: {version}) do\n{tables}end\n");
     let model = |name: &str| format!("class {name} < ApplicationRecord\nend\n");
     scene.write("app/models/post.rb", &model("Post"));
@@ -252,11 +252,14 @@ fn models_are_known_by_all_that_is_said_of_them() {
     scene.write("lib/untitled.rb", concern);
     scene.write("app/models/bill.rb", "class Bill < ApplicationRecord\n  include Untitled\nend\n");
     scene.write("app/domains/taxes/tax.rb", &model("Tax"));
+    scene.write("packs/fees/lib/unnamed.rb", &concern.replace("Untitled", "Unnamed"));
+    scene.write("packs/fees/app/public/fee.rb", "class Fee < ApplicationRecord\n  include Unnamed\nend\n");
     scene.write("db/migrate/1_one.rb", "# done\n");
     scene.write("db/schema.rb", &schema(1));
     scene.commit();
     for (table, rules, model) in [
         ("bills_x", &[][..], ""),
+        ("fees_x", &[], ""),
         ("taxes_x", &["remove-column"], "the running model Tax"),
         ("posts_x", &[], ""),
         ("notes_x", &["remove-column"], "the running model Note"),

@@ -137,22 +137,24 @@ impl Known<'_> {
 
     /// The models, and what says something of them from outside: initializers, the application, the engines that lie in it.
     fn models(&self, root: &Tree) -> Result<Vec<(PathBuf, Vec<u8>)>, git2::Error> {
-        let mut models = trees::ruby_below(self.repository, root, Path::new(MODELS))?;
-        for parts in ["engines", "packs", "packages", "components"] {
-            for part in trees::folders_in(self.repository, root, Path::new(parts))? {
-                models.extend(trees::ruby_below(self.repository, root, &part.join(MODELS))?);
-                let library = trees::ruby_below(self.repository, root, &part.join("lib"))?;
-                models.extend(library.into_iter().filter(|(path, _)| path.ends_with("engine.rb")));
+        let mut models = Vec::new();
+        let mut parts = vec![PathBuf::new()];
+        for folder in ["engines", "packs", "packages", "components"] {
+            parts.extend(trees::folders_in(self.repository, root, Path::new(folder))?);
+        }
+        for part in parts {
+            models.extend(trees::ruby_below(self.repository, root, &part.join(MODELS))?);
+            // A concern may lie in lib, and a domain's models anywhere below app.
+            let others = trees::folders_in(self.repository, root, &part.join("app"))?;
+            let others = others.into_iter().filter(|folder| *folder != part.join(MODELS));
+            for folder in others.chain([part.join("lib")]) {
+                let files = trees::ruby_below(self.repository, root, &folder)?;
+                models.extend(
+                    files.into_iter().filter(|(path, text)| path.ends_with("engine.rb") || speaks_of_models(text)),
+                );
             }
         }
         models.extend(trees::ruby_below(self.repository, root, Path::new("config/initializers"))?);
-        // A concern may lie in lib, and a domain's models anywhere below app.
-        let apart = |folder: &PathBuf| folder != Path::new(MODELS);
-        let others = trees::folders_in(self.repository, root, Path::new("app"))?;
-        for folder in others.into_iter().filter(apart).chain([PathBuf::from("lib")]) {
-            let files = trees::ruby_below(self.repository, root, &folder)?;
-            models.extend(files.into_iter().filter(|(_, text)| speaks_of_models(text)));
-        }
         for file in ["config/application.rb", "config/environments/production.rb"].map(Path::new) {
             models.extend(trees::content(self.repository, root, file)?.map(|text| (file.to_owned(), text)));
         }
@@ -211,7 +213,7 @@ const MODELS: &str = "app/models";
 
 /// Whether a file outside of the models' folder may say something of one: most do not, and are not parsed.
 fn speaks_of_models(text: &[u8]) -> bool {
-    let words: [&[u8]; 3] = [b"ignored_columns", b"ApplicationRecord", b"ActiveRecord::Base"];
+    let words: [&[u8]; 4] = [b"ignored_columns", b"table_name", b"Record", b"::Base"];
     words.iter().any(|word| text.windows(word.len()).any(|part| part == *word))
 }
 

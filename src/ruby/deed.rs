@@ -309,6 +309,6 @@ pub struct Change {
     pub condition: Option<Condition>,
     /// A person vouches for it with `safety_assured`.
     pub assured: bool,
-    /// It stands in a `transaction do`, whatever the migration itself runs in.
-    pub in_transaction: bool,
+    /// Which `transaction do` of the file it stands in, whatever the migration itself runs in; 0: none.
+    pub transaction: usize,
 }

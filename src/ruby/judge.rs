@@ -106,6 +106,7 @@ impl World {
                 if self.columns.contains(&(table.clone(), from.clone())) {
                     self.columns.insert((table.clone(), to.clone()));
                 }
+                self.models.rename_column(table, from, to);
                 self.schema.apply(deed);
             }
             Deed::AddColumn { table, column } if self.schema.column(table, &column.name).is_none() => {
@@ -134,17 +135,10 @@ impl World {
 
     /// Judges each thing that a script does, in order.
     pub fn judge(&mut self, script: &Script) -> (Vec<Verdict>, Class) {
-        let mut bench = Bench {
-            world: self,
-            whole: !script.outside_transaction,
-            in_transaction: false,
-            locked: false,
-            found: Vec::new(),
-        };
+        let mut bench = Bench::of(self, !script.outside_transaction);
         let mut class = Class::NoProcessCanNotice;
         for change in &script.changes {
-            bench.in_transaction = bench.whole || change.in_transaction;
-            bench.locked &= bench.in_transaction;
+            bench.enter(change.transaction);
             class = class.max(bench.class(&change.deed));
             bench.judge(change);
             bench.locked |= change.deed.locks_table() && bench.concerns_existing(&change.deed);
@@ -158,14 +152,26 @@ struct Bench<'w> {
     world: &'w mut World,
     /// The engine can undo a schema change, and the migration did not ask to go without.
     whole: bool,
-    /// What is judged now runs in a transaction.
+    /// What is judged now runs in a transaction; in which of those that the migration opens itself.
     in_transaction: bool,
+    transaction: usize,
     /// Something before has taken a lock that this transaction keeps.
     locked: bool,
     found: Vec<Verdict>,
 }
 
-impl Bench<'_> {
+impl<'w> Bench<'w> {
+    fn of(world: &'w mut World, whole: bool) -> Self {
+        Self { world, whole, in_transaction: whole, transaction: 0, locked: false, found: Vec::new() }
+    }
+
+    /// Locks that a transaction keeps go with it.
+    fn enter(&mut self, transaction: usize) {
+        self.locked &= self.whole || self.transaction == transaction;
+        self.in_transaction = self.whole || transaction > 0;
+        self.transaction = transaction;
+    }
+
     fn postgresql(&self) -> bool {
         self.world.server.engine == Engine::Postgresql
     }

@@ -48,6 +48,8 @@ pub struct Models {
     bodies: Bodies,
     /// The classes that stand for each table.
     tables: BTreeMap<String, Vec<Model>>,
+    /// The names by which the running classes know columns that a push renames, by table and new name.
+    renamed: BTreeMap<(String, String), String>,
 }
 
 /// A class and the classes above it.
@@ -91,6 +93,16 @@ impl Models {
         }
     }
 
+    /// The same for a column.
+    pub fn rename_column(&mut self, table: &str, from: &str, to: &str) {
+        let known = self.known_as(table, from).to_owned();
+        self.renamed.insert((table.to_owned(), to.to_owned()), known);
+    }
+
+    fn known_as<'a>(&'a self, table: &str, column: &'a str) -> &'a str {
+        self.renamed.get(&(table.to_owned(), column.to_owned())).map_or(column, String::as_str)
+    }
+
     /// The class that stands for a table, and its file.
     pub fn model_of(&self, table: &str) -> Option<(&str, &Path)> {
         let model = self.tables.get(table)?.first().filter(|model| !model.is_stranger)?;
@@ -100,6 +112,7 @@ impl Models {
     /// Whether the running code knows this column.
     pub fn uses(&self, table: &str, column: &str) -> Use {
         let Some(models) = self.tables.get(table) else { return Use::NoModel };
+        let column = self.known_as(table, column);
         let mut unclear = None;
         for known in models {
             let Some(body) = self.bodies.get(&known.name) else { continue };
@@ -122,7 +135,7 @@ impl Models {
 
     /// Whether a model of the table has an enum on this column.
     pub fn has_enum(&self, table: &str, column: &str) -> bool {
-        let models = self.tables.get(table);
+        let (models, column) = (self.tables.get(table), self.known_as(table, column));
         models.into_iter().flatten().flat_map(|model| self.family(&model.name)).any(|body| body.enums.contains(column))
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use ruby_prism::{CallNode, ClassNode, ForNode, Node, StatementsNode};
 
 use self::binding::Bound;
-use self::flow::Left;
+use self::flow::{Departure, Left};
 use super::compute::{changes, of_list, of_map, of_number, of_text};
 use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated, table_responds};
 use super::deed::{Change, Condition, Deed};
@@ -72,8 +72,10 @@ pub fn script(text: &[u8], engine: Engine) -> Result<Script, Broken> {
         method_at: 0,
         block_at: 0,
         left: None,
+        departure: None,
         returned: None,
         assured: 0,
+        transaction: 0,
         transactions: 0,
         batches: 0,
         silent: false,
@@ -129,11 +131,15 @@ struct Reader<'p> {
     block_at: usize,
     /// The rest of the block or the method is not done.
     left: Option<Left>,
+    /// The rest may not be done.
+    departure: Option<Departure>,
     /// What the method may return before its end.
     returned: Option<Value>,
     assured: usize,
-    /// Blocks around what is read: those of `transaction`, and those of `in_batches`.
+    /// Which `transaction do` is read, the outermost one counting, and how many there were.
+    transaction: usize,
     transactions: usize,
+    /// Blocks of `in_batches` around what is read.
     batches: usize,
     /// The budget is spent, and that has been said.
     silent: bool,
@@ -145,7 +151,8 @@ struct Reader<'p> {
 impl<'p> Reader<'p> {
     fn push(&mut self, deed: Deed, at: usize) {
         let (condition, assured) = (self.conditions.last().cloned(), self.assured > 0);
-        self.out.changes.push(Change { deed, at, condition, assured, in_transaction: self.transactions > 0 });
+        let transaction = self.transaction;
+        self.out.changes.push(Change { deed, at, condition, assured, transaction });
     }
 
     fn dynamic(&mut self, at: usize, why: impl Into<String>) {
@@ -918,13 +925,14 @@ impl<'p> Reader<'p> {
     }
 
     fn run_block(&mut self, call: &CallNode<'p>, values: Vec<Value>) -> Value {
-        let transaction = usize::from(TRANSACTIONS.contains(&name(call.name().as_slice()).as_str()));
-        let batches = usize::from(is_in_batches(call));
-        self.transactions += transaction;
-        self.batches += batches;
+        let outer = (self.transaction, self.batches);
+        if self.transaction == 0 && TRANSACTIONS.contains(&name(call.name().as_slice()).as_str()) {
+            self.transactions += 1;
+            self.transaction = self.transactions;
+        }
+        self.batches += usize::from(is_in_batches(call));
         let value = self.block_of(call, values);
-        self.transactions -= transaction;
-        self.batches -= batches;
+        (self.transaction, self.batches) = outer;
         value
     }
 
@@ -957,15 +965,7 @@ impl<'p> Reader<'p> {
     fn run(&mut self, block: &Node<'p>, values: Vec<Value>) -> Value {
         let Some(block) = block.as_block_node() else { return Value::Unknown };
         let bound = self.block_parameters(&block, values);
-        let before = self.conditions.len();
-        let outer = std::mem::replace(&mut self.block_at, before);
-        let value = self.with_bound(bound, |reader| reader.body(block.body().as_ref()));
-        self.block_at = outer;
-        self.conditions.truncate(before);
-        if self.left == Some(Left::Block) {
-            self.left = None;
-        }
-        value
+        self.frame(|reader| reader.with_bound(bound, |reader| reader.body(block.body().as_ref())))
     }
 
     /// A method that the file defines, with its parameters bound.
@@ -991,7 +991,7 @@ impl<'p> Reader<'p> {
         let locals = std::mem::replace(&mut self.locals, locals);
         let block = std::mem::replace(&mut self.block, block.map(Rc::new));
         let frame = (std::mem::replace(&mut self.method_at, before), std::mem::replace(&mut self.block_at, before));
-        let (left, returned) = (self.left.take(), self.returned.take());
+        let (left, returned, departure) = (self.left.take(), self.returned.take(), self.departure.take());
         self.running.push(method.to_owned());
         let value = self.body(helper.body().as_ref());
         let value = match self.returned.take() {
@@ -999,7 +999,7 @@ impl<'p> Reader<'p> {
             _ => value,
         };
         self.running.pop();
-        (self.left, self.returned) = (left, returned);
+        (self.left, self.returned, self.departure) = (left, returned, departure);
         (self.method_at, self.block_at) = frame;
         self.block = block;
         self.locals = locals;

@@ -411,3 +411,8 @@ end
 ### expect refusal not-null 2
     rename_column :posts, :slug, :permalink
     change_column_null :posts, :permalink, false
+
+### case what is ignored by its old name
+### class restart
+    rename_column :posts, :legacy, :older
+    remove_column :posts, :older

@@ -301,3 +301,126 @@ end
 ### case what a library may have
 ### expect warning remove-column 1
     remove_column :posts, :slug if respond_to?(:change_column_safely)
+
+### case a return within a block leaves the method
+### expect warning remove-column 4
+### says only where nothing leaves before
+    %i[posts].each do |name|
+      return if Flipper.enabled?(name)
+    end
+    remove_column :posts, :slug
+
+### case a next within a block leaves the block alone
+### expect refusal remove-column 4
+    %i[posts].each do |name|
+      next if Flipper.enabled?(name)
+    end
+    remove_column :posts, :slug
+
+### case a break that may come
+### expect warning remove-column 3
+### says `Flipper.enabled?(name)` does not hold
+    %i[posts].each do |name|
+      break if Flipper.enabled?(name)
+      remove_column name, :slug
+    end
+
+### case a break of a loop that only ends the loop
+### expect refusal remove-column 4
+    while Flipper.enabled?(:x)
+      break if Flipper.enabled?(:y)
+    end
+    remove_column :posts, :slug
+
+### case a return behind and
+### expect warning remove-column 2
+    Flipper.enabled?(:x) and return
+    remove_column :posts, :slug
+
+### case a return of a case
+### expect note dynamic 1
+### expect warning remove-column 5
+    case Setting.mode
+    when "off"
+      return
+    end
+    remove_column :posts, :slug
+
+### case a return in a branch of a branch
+### expect warning remove-column 5
+### says only where nothing leaves before
+    if Flipper.enabled?(:x)
+      say "x"
+      return if Flipper.enabled?(:y)
+    end
+    remove_column :posts, :slug
+
+### case both branches leave
+### expect warning remove-column 6
+    if Flipper.enabled?(:x)
+      return
+    else
+      return
+    end
+    remove_column :posts, :slug
+
+### case what is ensured is done after a return
+### expect refusal remove-column 5
+### expect refusal remove-column 6
+    begin
+      say "one"
+      return
+    ensure
+      remove_column :posts, :slug
+      remove_column :posts, :views_count
+    end
+
+### case nothing else is done after a return
+    begin
+      return
+    rescue StandardError
+      say "no"
+    else
+      remove_column :posts, :slug
+    end
+    remove_column :posts, :views_count
+
+### case a return of a helper leaves the helper
+### expect refusal remove-column 5
+class Helper < ActiveRecord::Migration[7.1]
+  def change
+    %i[a b].each { |name| ask(name) }
+    note
+    remove_column :posts, :slug
+  end
+
+  def ask(name)
+    return if Flipper.enabled?(name)
+    say "no"
+  end
+
+  def note
+    return say("x") if Flipper.enabled?(:x)
+  end
+end
+
+### case a return in a block in a branch
+### expect warning remove-column 4
+### says only where nothing leaves before
+    if Flipper.enabled?(:x)
+      %i[a].each { |name| return if Flipper.enabled?(name) }
+    end
+    remove_column :posts, :slug
+
+### case a next in a branch of a branch
+### expect warning remove-column 6
+### expect refusal remove-column 8
+### says only where nothing leaves before
+    %i[posts].each do |name|
+      if Flipper.enabled?(:x)
+        say "x"
+        next if Flipper.enabled?(name)
+      end
+      remove_column name, :slug
+    end
+    remove_column :posts, :views_count

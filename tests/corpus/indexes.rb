@@ -275,3 +275,17 @@ class Backfill < ActiveRecord::Migration[7.1]
     Post.in_batches.update_all(rank: 1)
   end
 end
+
+### case two transactions that the migration opens, one after the other
+### expect note backfill-at-once 8
+class Backfill < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+  def up
+    transaction do
+      add_column :posts, :rank, :integer
+    end
+    transaction do
+      Post.update_all(rank: 0)
+    end
+  end
+end

@@ -1,6 +1,6 @@
 //! Branches: which of them are taken, and under what condition.
 
-use ruby_prism::{BeginNode, CaseNode, Node, StatementsNode, Visit};
+use ruby_prism::{BeginNode, CaseNode, Node, StatementsNode, Visit as _};
 
 use super::Reader;
 use crate::ruby::condition::{Truth, fits, source};
@@ -15,14 +15,62 @@ pub enum Left {
     Method,
 }
 
+/// A way out that may be taken, under conditions that do not hold of all that follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Departure {
+    left: Left,
+    /// So many conditions there were.
+    depth: usize,
+}
+
 impl<'p> Reader<'p> {
     /// What runs here may not run.
     pub fn maybe(&mut self, condition: Condition, run: impl FnOnce(&mut Self) -> Value) -> Value {
+        let (value, departure) = self.attempt(condition, run);
+        if departure.is_some() {
+            self.depend(stays());
+        }
+        value
+    }
+
+    /// The same; whether it may leave what is around it, so that what follows depends on that.
+    fn attempt(&mut self, condition: Condition, run: impl FnOnce(&mut Self) -> Value) -> (Value, Option<Departure>) {
         let before = self.conditions.len();
+        let earlier = self.departure.take();
         self.depend(condition);
         let value = run(self);
         self.conditions.truncate(before);
+        let departure = self.departure.take();
+        // A block that is left as a whole is no matter for what is around it.
+        let reaches = |departure: &Departure| departure.left == Left::Method || self.block_at < before;
+        self.departure = earlier.or(departure.filter(reaches));
+        (value, departure)
+    }
+
+    /// A block or a loop: what leaves it leaves no more.
+    pub fn frame(&mut self, run: impl FnOnce(&mut Self) -> Value) -> Value {
+        let before = self.conditions.len();
+        let outer = std::mem::replace(&mut self.block_at, before);
+        let earlier = self.departure.take();
+        let value = run(self);
+        self.block_at = outer;
+        self.conditions.truncate(before);
+        if self.left == Some(Left::Block) {
+            self.left = None;
+        }
+        let departure = self.departure.take().filter(|departure| departure.left == Left::Method);
+        if departure.is_some() {
+            self.depend(stays());
+        }
+        self.departure = earlier.or(departure);
         value
+    }
+
+    fn frame_of(&self, left: Left) -> usize {
+        match left {
+            Left::Block => self.block_at,
+            Left::Method => self.method_at,
+        }
     }
 
     /// All that follows depends on this. What is not known weighs more than what is expected.
@@ -75,20 +123,26 @@ impl<'p> Reader<'p> {
 
     /// `return`, `next`, `break`.
     fn leave(&mut self, node: &Node<'p>) -> Value {
-        let (left, given, frame) = if let Some(back) = node.as_return_node() {
-            (Left::Method, back.arguments(), self.method_at)
+        let (left, given) = if let Some(back) = node.as_return_node() {
+            (Left::Method, back.arguments())
         } else if let Some(next) = node.as_next_node() {
-            (Left::Block, next.arguments(), self.block_at)
+            (Left::Block, next.arguments())
         } else if let Some(stop) = node.as_break_node() {
-            (Left::Block, stop.arguments(), self.block_at)
+            (Left::Block, stop.arguments())
         } else {
             return self.rest(node);
         };
         let given = given.iter().flat_map(|list| list.arguments().iter());
         let value = given.fold(Value::Nil, |_, node| self.eval(&node));
-        if self.conditions.len() <= frame {
+        if self.conditions.len() <= self.frame_of(left) {
             self.left = Some(left);
-        } else if left == Left::Method {
+            return value;
+        }
+        // The way out that leads farthest counts.
+        if self.departure.is_none_or(|known| known.left == Left::Block) {
+            self.departure = Some(Departure { left, depth: self.conditions.len() });
+        }
+        if left == Left::Method {
             let same = self.returned.as_ref().is_none_or(|known| *known == value);
             self.returned = Some(if same { value.clone() } else { Value::Unknown });
         }
@@ -105,13 +159,16 @@ impl<'p> Reader<'p> {
             Truth::Presence | Truth::Unknown => {}
         }
         let (holds, fails) = truth.conditions(predicate);
-        let value = self.maybe(holds.clone(), |reader| reader.body(then));
-        let otherwise = self.maybe(fails.clone(), |reader| reader.body(other));
+        let inside = self.conditions.len() + 1;
+        let (value, by_then) = self.attempt(holds.clone(), |reader| reader.body(then));
+        let (otherwise, by_other) = self.attempt(fails.clone(), |reader| reader.body(other));
         // For what follows a branch that leaves there is no branch left to stand.
-        match (then.is_some_and(leaves), other.is_some_and(leaves)) {
-            (true, false) => self.depend(fails),
-            (false, true) => self.depend(holds),
-            _ => {}
+        let is_plain = |departure: Departure| departure.depth == inside;
+        match (by_then, by_other) {
+            (Some(departure), None) if is_plain(departure) => self.depend(fails),
+            (None, Some(departure)) if is_plain(departure) => self.depend(holds),
+            (None, None) => {}
+            _ => self.depend(stays()),
         }
         if value == otherwise { value } else { Value::Unknown }
     }
@@ -149,10 +206,10 @@ impl<'p> Reader<'p> {
         match (truth, wanted) {
             (Truth::Fails, true) | (Truth::Holds, false) => return Value::Nil,
             (Truth::Fails, false) | (Truth::Holds, true) => {
-                self.maybe(Condition::Expected, |reader| reader.statements(body))
+                self.maybe(Condition::Expected, |reader| reader.frame(|reader| reader.statements(body)))
             }
-            (_, true) => self.maybe(holds, |reader| reader.statements(body)),
-            (_, false) => self.maybe(fails, |reader| reader.statements(body)),
+            (_, true) => self.maybe(holds, |reader| reader.frame(|reader| reader.statements(body))),
+            (_, false) => self.maybe(fails, |reader| reader.frame(|reader| reader.statements(body))),
         };
         Value::Unknown
     }
@@ -202,6 +259,8 @@ impl<'p> Reader<'p> {
 
     fn begin(&mut self, begin: &BeginNode<'p>) -> Value {
         let mut value = self.statements(begin.statements().as_ref());
+        // What is rescued came before its end, and what is ensured comes in any case.
+        let left = self.left.take();
         let mut rescue = begin.rescue_clause();
         while let Some(clause) = rescue {
             let error = clause.exceptions().first().map_or_else(|| "StandardError".to_owned(), |node| source(&node));
@@ -209,10 +268,12 @@ impl<'p> Reader<'p> {
             value = if value == other { value } else { Value::Unknown };
             rescue = clause.subsequent();
         }
-        if let Some(clause) = begin.else_clause() {
+        if let Some(clause) = begin.else_clause().filter(|_| left.is_none()) {
             value = self.statements(clause.statements().as_ref());
         }
+        let before_end = std::mem::take(&mut self.left);
         self.statements(begin.ensure_clause().and_then(|clause| clause.statements()).as_ref());
+        self.left = self.left.or(left).or(before_end);
         value
     }
 
@@ -234,30 +295,7 @@ fn after_error(error: &str) -> Condition {
     Condition::Unknown(format!("`{error}` is rescued"))
 }
 
-/// Whether a branch may end its block or its method.
-fn leaves(branch: &Node) -> bool {
-    let mut leaving = Leaving::default();
-    leaving.visit(branch);
-    leaving.found
-}
-
-#[derive(Default)]
-struct Leaving {
-    found: bool,
-}
-
-impl<'p> Visit<'p> for Leaving {
-    fn visit_return_node(&mut self, _: &ruby_prism::ReturnNode<'p>) {
-        self.found = true;
-    }
-
-    fn visit_next_node(&mut self, _: &ruby_prism::NextNode<'p>) {
-        self.found = true;
-    }
-
-    fn visit_def_node(&mut self, _: &ruby_prism::DefNode<'p>) {}
-
-    fn visit_lambda_node(&mut self, _: &ruby_prism::LambdaNode<'p>) {}
-
-    fn visit_block_node(&mut self, _: &ruby_prism::BlockNode<'p>) {}
+/// Of what follows a way out that may have been taken.
+fn stays() -> Condition {
+    Condition::Unknown("nothing leaves before".to_owned())
 }
