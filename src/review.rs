@@ -35,6 +35,9 @@ pub struct Reviewed {
 /// As many migrations and findings fit one screen; the machine's formats hold all.
 const SHOWN: usize = 20;
 
+/// So many things that migrations do are told: with the migrations they fill one screen.
+const DETAILS: usize = 20;
+
 impl Review {
     /// What two branches of one push bring together, each migration and each finding once.
     #[must_use]
@@ -72,12 +75,15 @@ impl Review {
             1 => reporter.say(&format!("{who} 1 migration:")),
             n => reporter.say(&format!("{who} {n} migrations:")),
         }
+        let mut room = DETAILS;
         for Reviewed { migration, what, class } in self.pending.iter().take(SHOWN) {
             let class = class.map_or(String::new(), |class| format!("  ({class})"));
             reporter.item(&format!("{} {}  {}{class}", migration.version, migration.name, migration.path.display()));
-            for words in what {
-                reporter.item(&format!("  - {words}"));
+            what.iter().take(room).for_each(|words| reporter.item(&format!("  - {words}")));
+            if (1..what.len()).contains(&room) {
+                reporter.item(&format!("  - ... and {} more; --json has them all", what.len() - room));
             }
+            room = room.saturating_sub(what.len());
         }
         tell_rest(self.pending.len(), reporter);
         if !self.pending.is_empty() {

@@ -232,6 +232,25 @@ fn a_migration_is_read_against_the_code_that_runs() {
     }
 }
 
+/// However much is pushed, it is told on one screen.
+#[test]
+fn what_many_migrations_do_is_cut_short() {
+    let scene = scene();
+    for version in 11..=40 {
+        let columns = ["a", "b", "c", "d", "e", "f"].map(|name| format!("t.string :{name}\n")).concat();
+        let body = format!("  def change\n    create_table(:t{version}) do |t|\n{columns}    end\n  end\n");
+        let text = format!("class A{version} < ActiveRecord::Migration[7.1]\n{body}end\n");
+        scene.write(&format!("db/migrate/{version}_a{version}.rb"), &text);
+    }
+    scene.commit();
+    let told = check(&scene, &["HEAD~"]);
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert_eq!(told.lines().filter(|line| line.starts_with("    - ")).count(), 21, "{told}");
+    assert!(told.contains("    - ... and 1 more; --json has them all\n"), "{told}");
+    assert!(told.contains("  30 A30 ") && !told.contains("  31 A31 "), "{told}");
+    assert!(told.contains("  ... and 10 more; --json has them all\n"), "{told}");
+}
+
 /// What says something of models from outside: initializers, the application's configuration, an engine within it.
 #[test]
 fn models_are_known_by_all_that_is_said_of_them() {
