@@ -325,7 +325,7 @@ fn folders_without_a_schema_file_share_that_of_the_first_database() {
     };
     // A database without a schema file has no part in it.
     let databases = "production:\n  primary:\n    adapter: postgresql\n    migrations_paths: [db/migrate, ./db/post_migrate, parts/blog/db/migrate/]\n  \
-                     cache:\n    adapter: postgresql\n    migrations_paths: [db/cache_migrate, parts/cache/migrate]\n    schema_dump: false\n";
+                     cache:\n    adapter: postgresql\n    migrations_paths: [db/cache_migrate, parts/cache/migrate, late]\n    schema_dump: false\n";
     scene.write("config/database.yml", databases);
     scene.migration("1_one.rb", "");
     scene.write("db/post_migrate/5_five.rb", "# five\n");
@@ -348,6 +348,7 @@ fn folders_without_a_schema_file_share_that_of_the_first_database() {
         ("db/post_migrate/7_eight.rb", "# eight\n".to_owned(), 7, Some("(illegal)")),
         // Where only the configuration leads.
         ("parts/cache/migrate/11_eleven.rb", "# eleven\n".to_owned(), 7, None),
+        ("late/12_twelve.rb", "# twelve\n".to_owned(), 7, None),
         ("parts/blog/db/migrate/8_blog.rb", migration("add_index :posts, :title"), 8, Some("(index-blocks)")),
         ("parts/blog/db/migrate/8_blog.rb", "# eight\n".to_owned(), 7, Some("the schema file ends at 7")),
         ("parts/blog/db/migrate/8_blog.rb", "# eight\n".to_owned(), 8, None),

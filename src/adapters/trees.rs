@@ -63,8 +63,12 @@ pub fn compare(
         }
     }
     let around = |root: Option<&Tree>, folder: &Path| {
-        let parent = root.map(|root| below(repository, root, folder.parent().unwrap_or(folder))).transpose()?.flatten();
-        parent.map(|parent| objects.read(parent.id())).transpose()
+        let Some(root) = root else { return Ok(None) };
+        let id = match folder.parent().filter(|parent| *parent != Path::new("")) {
+            Some(parent) => below(repository, root, parent)?.map(|tree| tree.id()),
+            None => Some(root.id()),
+        };
+        id.map(|id| objects.read(id)).transpose()
     };
     let mut parents = Vec::new();
     for folder in elsewhere {

@@ -211,7 +211,10 @@ pub fn holds_active_record(command: &str, script: impl Fn(&str) -> Option<String
     let name =
         |word: &str| word.rsplit('/').next().unwrap_or_default().split(':').next().unwrap_or_default().to_owned();
     let is_one_of = |names: &[&str], words: &[String]| words.iter().any(|word| names.contains(&name(word).as_str()));
-    if parts.iter().any(|part| part.program().first().is_some_and(|word| name(word) == "unstuck")) {
+    let guards = |program: &[String]| {
+        program.first().is_some_and(|word| name(word) == "unstuck") && program.iter().any(|word| word == "exec")
+    };
+    if parts.iter().any(|part| guards(part.program())) {
         return Holds::No;
     }
     if parts.iter().any(|part| is_one_of(&RUBY, &part.words)) {
@@ -296,6 +299,7 @@ mod tests {
             ("./script/loop.rb", Holds::Yes),
             ("unstuck exec -- bundle exec sidekiq", Holds::No),
             ("bin/unstuck exec bin/worker", Holds::No),
+            ("unstuck migrate && bundle exec sidekiq", Holds::Yes),
             ("node server.js", Holds::No),
             ("bin/proxy --to puma.example", Holds::No),
             ("bin/start worker", Holds::Unknown),

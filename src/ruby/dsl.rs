@@ -220,7 +220,7 @@ fn column(name: &str, kind: &str, args: &Args) -> Column {
         default,
         stored: args.is_set("stored"),
         kind: raw.kind + unsigned,
-        ..Column::new(name, "")
+        ..raw
     }
 }
 
@@ -299,15 +299,9 @@ fn change_column(args: &Args) -> Option<Vec<Deed>> {
     let (table, name) = two(args)?;
     let column = column(&name, &args.text(2)?, args);
     let mut deeds = vec![Deed::ChangeType { table: table.clone(), column }];
-    match args.option("null") {
-        Some(Value::Bool(null)) => {
-            deeds.push(Deed::ChangeNull { table: table.clone(), column: name.clone(), null: *null, backfill: false });
-        }
-        Some(_) => {
-            let unknown = Deed::ChangeNull { table: table.clone(), column: name.clone(), null: false, backfill: false };
-            deeds.push(unknown);
-        }
-        None => {}
+    if let Some(value) = args.option("null") {
+        let null = *value == Value::Bool(true);
+        deeds.push(Deed::ChangeNull { table: table.clone(), column: name.clone(), null, backfill: false });
     }
     if args.option("default").is_some() {
         deeds.push(Deed::ChangeDefault { table, column: name });

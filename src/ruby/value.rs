@@ -107,12 +107,8 @@ impl Args {
 
     /// The option is there, and nobody knows what it says.
     pub fn is_unknown(&self, name: &str) -> bool {
-        let says = |value: &Value| {
-            matches!(
-                value,
-                Value::Nil | Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_)
-            ) || matches!(value, Value::Code(_))
-        };
+        use Value::{Bool, Code, Int, List, Map, Nil, Text};
+        let says = |value: &Value| matches!(value, Nil | Bool(_) | Int(_) | Text(_) | List(_) | Map(_) | Code(_));
         self.option(name).is_some_and(|value| !says(value))
     }
 
