@@ -101,7 +101,10 @@ fn a_change_by_hand_is_known_here_too() {
     scene.migration(20_240_101_000_000, "add_by_hand", "");
     scene.sql("INSERT INTO schema_migrations VALUES ('20240101000000')");
     let status = scene.unstuck(&["status", "--json"]).code(0).json();
+    let seq = scene.now();
     let shown = scene.unstuck(&["releases", "--json"]).code(0).json();
+    let asked = scene.requests(seq);
+    assert_eq!(asked.iter().filter(|request| request.ends_with("/apps/standin-app")).count(), 1, "{asked:?}");
     assert_eq!(shown["recorded_change"], status["schema_change"], "{shown}");
     assert_eq!(shown["recorded_change"]["known_by"], "by_hand", "{shown}");
     assert!(shown["dynos"].as_array().unwrap().iter().any(|dyno| dyno["stuck"] == true), "{shown}");

@@ -1,6 +1,7 @@
 //! The releases, which of them is current, what its release phase migrated, and which processes are older than that.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -22,14 +23,15 @@ use crate::timeline;
 const MAX_OUTPUTS: usize = 10;
 
 pub fn releases(settings: &Settings, args: &args::Releases, reporter: &Reporter) -> Result<u8> {
-    let heroku = heroku(settings, reporter)?;
+    let heroku = Arc::new(heroku(settings, reporter)?);
     let failed = |error| api_failure("the releases cannot be shown", error);
-    let app = heroku.app().map_err(failed)?.name;
+    let app = heroku.app().map_err(failed)?;
     let releases = heroku.history(args.num).map_err(failed)?;
     let list = heroku.dynos().map_err(failed)?;
     let phases = release_phases(&heroku, &releases, reporter);
-    let recorded = recorded(settings, &list, reporter)?;
-    let shown = Shown { app, change: last_change(&releases, &phases), recorded, releases, phases, list };
+    let name = app.name.clone();
+    let recorded = recorded(Sight::of_app(settings, heroku, app), &list, reporter)?;
+    let shown = Shown { app: name, change: last_change(&releases, &phases), recorded, releases, phases, list };
     if reporter.json {
         reporter.document(&shown.document());
     } else {
@@ -40,8 +42,7 @@ pub fn releases(settings: &Settings, args: &args::Releases, reporter: &Reporter)
 
 /// What `status` knows: the records tell of a migration by hand too. `None` where no database is configured here, or where
 /// nothing was ever recorded.
-fn recorded(settings: &Settings, list: &DynoList, reporter: &Reporter) -> Result<Option<Picture>> {
-    let mut sight = Sight::of_platform(settings, reporter)?;
+fn recorded(mut sight: Sight, list: &DynoList, reporter: &Reporter) -> Result<Option<Picture>> {
     if let Err(why) = sight.add_databases(reporter) {
         reporter.detail(&format!("the records are not asked: {why}"));
         return Ok(None);

@@ -8,7 +8,7 @@ use super::{api_failed, carried, look, picture, reach, targets};
 use crate::change;
 use crate::config::Settings;
 use crate::debt::Intent;
-use crate::dynos::{DynoList, Release};
+use crate::dynos::{App, DynoList, Release};
 use crate::error::{Kind, Result};
 use crate::migrations::Version;
 use crate::observe::{Facts, Target};
@@ -49,6 +49,11 @@ impl<'a> Sight<'a> {
     /// The platform alone, which has to be there.
     pub fn of_platform(settings: &'a Settings, reporter: &Reporter) -> Result<Self> {
         Ok(Self { settings, targets: None, platform: Some(reach(settings, reporter)()?), app: None })
+    }
+
+    /// The same, where the app was asked for already.
+    pub fn of_app(settings: &'a Settings, platform: Arc<dyn Platform>, app: App) -> Self {
+        Self { settings, targets: None, platform: Some(platform), app: Some((app.id, app.name)) }
     }
 
     /// Looks at the databases too, where that is possible; why it is not.
