@@ -34,10 +34,22 @@ holds_rails() {
   [ -e "$1/bin/rails" ] || [ -e "$1/config/application.rb" ] || [ -e "$1/config/database.yml" ] || [ -d "$1/db/migrate" ]
 }
 
-# own_release FOLDER: the command of the Procfile's release line; nothing where there is none. Heroku takes the last of several.
+# What stands above the line that add_release writes.
+added='# Added by the buildpack unstuck, since there was no release line:'
+
+# own_release FOLDER: the command of the Procfile's own release line; nothing where there is none. Heroku takes the last of several.
 own_release() {
   [ -f "$1/Procfile" ] || return 0
-  sed -n 's/^release:[[:space:]]*\([^[:space:]].*\)$/\1/p' "$1/Procfile" | tr -d '\r' | tail -n 1
+  sed "/^$added\$/,\$d" "$1/Procfile" | sed -n 's/^release:[[:space:]]*\([^[:space:]].*\)$/\1/p' | tr -d '\r' | tail -n 1
+}
+
+# add_release FOLDER: the release line, for a Procfile that has none. A default process type alone would be lost: Heroku takes
+# those of the last buildpack only, and reads the Procfile after all of them.
+add_release() {
+  ! grep -qsxF "$added" "$1/Procfile" || return 0
+  # The last line may lack its end.
+  [ -z "$(tail -c 1 "$1/Procfile" 2>/dev/null)" ] || echo >>"$1/Procfile"
+  printf '%s\nrelease: unstuck migrate\n' "$added" >>"$1/Procfile"
 }
 
 # The machine that the image is for: Cloud Native builds name it, classic ones run on it.

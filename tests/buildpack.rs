@@ -184,6 +184,7 @@ fn the_release_line_is_added_only_where_there_is_none() {
     let table = [
         (None, default, "default", "added 'release: unstuck migrate'"),
         (Some("web: puma\n"), default, "default", "added"),
+        (Some("web: puma\r\nworker: sidekiq\r\n\n"), default, "default", "added"),
         (Some("web: release: x\n# release: x\nrelease:\n"), default, "default", "added"),
         (
             Some("release: unstuck migrate\r\n"),
@@ -203,14 +204,35 @@ fn the_release_line_is_added_only_where_there_is_none() {
         if let Some(text) = procfile {
             build.procfile(text);
         }
-        assert_eq!(build.run("release", &["app"]).code(0).out, yaml, "{procfile:?}");
+        // A second build of the same folder finds what the first one wrote.
+        build.compile().code(0);
         let ran = build.compile().code(0);
+        assert_eq!(build.run("release", &["app"]).code(0).out, yaml, "{procfile:?}");
+        let own = procfile.unwrap_or_default();
+        let comment = "# Added by the buildpack unstuck, since there was no release line:\n";
+        let added = if line == "default" { format!("{comment}release: unstuck migrate\n") } else { String::new() };
+        assert_eq!(fs::read_to_string(build.app.join("Procfile")).unwrap(), format!("{own}{added}"));
         assert!(format!("{}{}", ran.out, ran.err).contains(said), "{procfile:?}: {ran:?}");
         assert!(ran.err.contains("HEROKU_API_KEY is not set"), "{ran:?}");
         let report = build.run("report", &["app", "cache", "env"]).code(0).out;
         let expected =
             format!("unstuck_version: \"{}\"\nunstuck_origin: carried\nunstuck_release_line: {line}\n", version());
         assert_eq!(report, expected);
+    }
+}
+
+#[test]
+fn a_web_process_that_only_heroku_ruby_would_start_is_not_lost_in_silence() {
+    let build = Build::new();
+    fs::create_dir(build.app.join(".profile.d")).unwrap();
+    for (ruby_came_before, procfile, warned) in
+        [(false, "worker: sidekiq\n", false), (true, "worker: sidekiq\n", true), (true, "web: puma\n", false)]
+    {
+        if ruby_came_before {
+            fs::write(build.app.join(".profile.d/ruby.sh"), "").unwrap();
+        }
+        let said = build.procfile(procfile).compile().code(0).err;
+        assert_eq!(said.contains("Put this one first"), warned, "{ruby_came_before} {procfile:?}: {said}");
     }
 }
 
@@ -391,8 +413,9 @@ fn a_real_application_is_built_released_migrated_restarted_and_proved() {
     let run = |script: &str| Ran::of(build.script(script).arg(app_dir).args([&cache, &env]).output().unwrap()).code(0);
     run("detect");
     run("compile");
-    let released = run("release").out;
-    let line = released.lines().find_map(|line| line.trim().strip_prefix("release: ")).unwrap();
+    // Heroku asks the last of several buildpacks for default process types, and this one comes first: the Procfile counts.
+    let built = fs::read_to_string(app.root().join("Procfile")).unwrap();
+    let line = built.lines().find_map(|line| line.strip_prefix("release: ")).unwrap();
     // As a dyno starts: what the build left in .profile.d is sourced by bash, with the application's folder as HOME.
     let dyno =
         format!("exec env HOME=\"$PWD\" bash -c 'for file in .profile.d/*.sh; do source \"$file\"; done; {line}'");
