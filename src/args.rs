@@ -50,7 +50,7 @@ pub struct Args {
     pub command: Command,
 }
 
-/// Options that every command takes.
+// Options that every command takes. (What is flattened has no doc comment: clap would take it for the command's description.)
 #[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
@@ -471,7 +471,7 @@ pub struct Migrate {
     pub how: How,
 }
 
-/// Where the migration runs.
+// Where the migration runs.
 #[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "From a laptop")]
 pub struct Place {
@@ -490,7 +490,7 @@ pub struct Place {
     pub database_from_app: bool,
 }
 
-/// Whose databases are looked at.
+// Whose databases are looked at.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Databases {
     /// Look at the app's databases from here, by the URLs in its config vars
@@ -498,7 +498,7 @@ pub struct Databases {
     pub from_app: bool,
 }
 
-/// How to restart.
+// How to restart.
 #[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "Restart options")]
 pub struct How {
@@ -513,7 +513,7 @@ pub struct How {
     pub pace: Pace,
 }
 
-/// How many dynos at a time.
+// How many dynos at a time.
 #[derive(Debug, Clone, Default, ClapArgs)]
 #[command(next_help_heading = "Restart options")]
 pub struct Pace {

@@ -16,13 +16,15 @@ fn unstuck(arguments: &[&str]) -> Ran {
     Ran::of(Command::new(env!("CARGO_BIN_EXE_unstuck")).args(arguments).output().unwrap())
 }
 
-/// The names of all commands, as the help lists them.
-fn commands() -> Vec<String> {
+/// The names of all commands, and what each is for, as the help lists them: as much of it as stands in one line.
+fn commands() -> Vec<(String, String)> {
     let help = unstuck(&["--help"]).code(0).out;
     let (_, list) = help.split_once("Commands:\n").unwrap();
     let (list, _) = list.split_once("\n\n").unwrap();
     let indented = list.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    indented.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+    let described = indented.filter_map(|line| line.trim().split_once(' '));
+    let commands = described.map(|(name, purpose)| (name.to_owned(), purpose.trim().to_owned()));
+    commands.filter(|(name, _)| name != "help").collect()
 }
 
 #[test]
@@ -30,12 +32,15 @@ fn every_command_has_a_page_and_help_with_examples() {
     let folder = tempfile::tempdir().unwrap();
     unstuck(&["man", "--out", folder.path().to_str().unwrap()]).code(0);
     assert!(commands().len() >= 7, "{:?}", commands());
-    for command in commands() {
+    for (command, purpose) in commands() {
         let page = fs::read_to_string(folder.path().join(format!("unstuck-{command}.1"))).unwrap();
         assert!(page.contains(&format!(".TH unstuck-{command} 1")), "{command}: {page}");
         assert_eq!(unstuck(&["man", &command]).code(0).out, page, "{command}");
         let help = unstuck(&[&command, "--help"]).code(0).out;
         assert!(help.contains("Example"), "{command} --help shows no example");
+        assert!(help.starts_with(&purpose), "{command} is for {purpose:?}, and says {help}");
+        let name = format!("unstuck-{command} - {purpose}").replace('-', "\\-").replace('\'', "\\*(Aq");
+        assert!(page.contains(&format!(".SH NAME\n{name}")), "{name} is not what this is for: {page}");
     }
     assert!(fs::read_to_string(folder.path().join("unstuck.1")).unwrap() == unstuck(&["man"]).code(0).out);
     assert!(unstuck(&["man", "nope"]).code(2).err.contains("there is no command `nope`"));
@@ -45,7 +50,7 @@ fn every_command_has_a_page_and_help_with_examples() {
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = unstuck(&["completions", shell]).code(0).out;
-        for command in commands() {
+        for (command, _) in commands() {
             assert!(script.contains(&command), "{shell} does not know {command}");
         }
     }
