@@ -52,6 +52,25 @@ add_release() {
   printf '%s\nrelease: unstuck migrate\n' "$added" >>"$1/Procfile"
 }
 
+# runs_unstuck COMMAND FOLDER: whether the command migrates with unstuck, by itself or in a script of the application.
+runs_unstuck() {
+  local migrates='unstuck([[:space:]].*)?[[:space:]]migrate' word words
+  ! [[ $1 =~ $migrates ]] || return 0
+  read -ra words <<<"$1"
+  for word in "${words[@]}"; do
+    if [ -f "$2/$word" ] && grep -qE "$migrates" "$2/$word"; then
+      return 0
+    fi
+  done
+  return 1
+}
+
+# needs_key SETTINGS FOLDER: whether a migration needs the API's key in order to restart, and has none.
+needs_key() {
+  [ -z "$(setting HEROKU_API_KEY "$1")" ] && [ "$(setting UNSTUCK_RESTART_POLICY "$1")" != handoff ] &&
+    ! grep -qsE '^[[:space:]]+policy:[[:space:]]*["'\'']?handoff' "$2/.unstuck.yml"
+}
+
 # The machine that the image is for: Cloud Native builds name it, classic ones run on it.
 machine() {
   case "${CNB_TARGET_ARCH:-$(uname -m)}" in
@@ -145,15 +164,15 @@ announce() {
   version=$("$binary" --version) || die "The binary does not run on this stack (${STACK:-unknown})."
   say "$version, $origin"
   line=$(own_release "$folder")
-  case $line in
-    '') say "The Procfile has no release line: added 'release: unstuck migrate'" ;;
-    *unstuck*) say "The Procfile runs it: 'release: $line'" ;;
-    *)
-      warn "The Procfile's release line does not run unstuck: 'release: $line'" \
-        "Make it 'release: unstuck migrate', or migrations stay without their restart."
-      ;;
-  esac
-  if [ ! -f "$settings/HEROKU_API_KEY" ] && [ -z "${HEROKU_API_KEY:-}" ]; then
+  if [ -z "$line" ]; then
+    say "The Procfile has no release line: added 'release: unstuck migrate'"
+  elif runs_unstuck "$line" "$folder"; then
+    say "The Procfile runs it: 'release: $line'"
+  else
+    warn "The Procfile's release line does not run 'unstuck migrate': 'release: $line'" \
+      "Make it 'release: unstuck migrate', or migrations stay without their restart."
+  fi
+  if needs_key "$settings" "$folder"; then
     warn "HEROKU_API_KEY is not set: unstuck will refuse to migrate, since it could not restart." \
       "Make a token: heroku authorizations:create --description unstuck --scope read,write" \
       "and set it:   heroku config:set HEROKU_API_KEY=TOKEN"

@@ -123,7 +123,9 @@ build() {
 # build_release [OPTION...]: the binary that is published.
 # shellcheck disable=SC2120 # Not every caller has an option.
 build_release() {
-  local options
+  local options flags
   mapfile -t options < <(release_options)
-  build unstuck --release --locked "${options[@]}" "$@"
+  # The parts in C name their files in assertions.
+  flags="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$(target_dir)=/unstuck/target"
+  CFLAGS="${CFLAGS:-} $flags" build unstuck --release --locked "${options[@]}" "$@"
 }

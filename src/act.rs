@@ -281,11 +281,13 @@ fn release_number(world: &World, releases: &[Release]) -> Option<u64> {
 
 fn refuse_newer(run: &Run) -> Result<()> {
     let newer = |facts: &Facts| run.ledger(facts).and_then(|ledger| ledger.newer.first().map(|row| row.key.clone()));
-    match run.facts.iter().find_map(newer) {
-        None => Ok(()),
-        Some(key) => Err(refused(format!("the record {key} was written by a newer version of unstuck"))
-            .hint("update unstuck: what the record means is not known to this version")),
-    }
+    run.facts.iter().find_map(newer).map_or(Ok(()), |key| Err(of_a_newer_version(&key)))
+}
+
+/// Why a record is left alone.
+pub fn of_a_newer_version(key: &str) -> Error {
+    refused(format!("the record {key} was written by a newer version of unstuck"))
+        .hint("update unstuck: what the record means is not known to this version")
 }
 
 /// A database that has something to do must be able to hold the record and the lock.

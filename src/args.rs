@@ -268,9 +268,10 @@ Examples:
     /// While a restart is owed, this is refused: the record is all that knows of it.
     #[command(after_help = "\
 Examples:
-  unstuck forget              before unstuck is taken out of the Procfile
-  unstuck forget --force      although a restart is owed: restart by hand, then
-  unstuck forget --all-apps   in a copy of another app's database")]
+  heroku run -x -a my-app -- unstuck forget      once `release: bin/rails db:migrate` is deployed, while the binary is still there
+  unstuck forget -a my-app --database-from-app   from a laptop
+  unstuck forget --force                         although a restart is owed: restart by hand, then
+  unstuck forget --all-apps                      in a copy of another app's database")]
     Forget(Forget),
     /// Put the pre-push hook where this repository's git looks for it, or take it out again
     ///
@@ -376,6 +377,8 @@ Examples:
 
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Forget {
+    #[command(flatten)]
+    pub databases: Databases,
     /// Forget also that a restart is owed
     #[arg(long)]
     pub force: bool,

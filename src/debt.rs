@@ -348,7 +348,8 @@ impl Records {
 
     /// Whether somebody, whoever it is, may owe a restart here: a debt row, or a proof of other versions or of fewer types.
     pub fn doubtful(&self, versions: &Digest, types: &Types) -> bool {
-        let in_doubt = |proved: Proved| proved.ver != versions.as_str() || !proved.covers(types);
+        let in_doubt =
+            |proved: Proved| proved.v > RECORD_VERSION || proved.ver != versions.as_str() || !proved.covers(types);
         self.entries.iter().any(|entry| match entry.key.strip_prefix(PROVED_PREFIX) {
             Some(_) => serde_json::from_str(&entry.value).map_or(true, in_doubt),
             None => entry.key.starts_with(DEBT_PREFIX),

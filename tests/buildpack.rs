@@ -198,8 +198,13 @@ fn the_release_line_is_added_only_where_there_is_none() {
             "unstuck",
             "runs it: 'release: bin/unstuck migrate'",
         ),
-        (Some("release: bin/rails db:migrate\n"), "--- {}\n", "other", "does not run unstuck"),
+        (Some("release: unstuck -v migrate && bin/warm\n"), "--- {}\n", "unstuck", "The Procfile runs it"),
+        (Some("release: sh ./db/release x\n"), "--- {}\n", "unstuck", "The Procfile runs it"),
+        (Some("release: sh ./db/other x\n"), "--- {}\n", "other", "does not run 'unstuck migrate'"),
+        (Some("release: unstuck status\n"), "--- {}\n", "other", "does not run 'unstuck migrate'"),
+        (Some("release: bin/rails db:migrate\n"), "--- {}\n", "other", "does not run 'unstuck migrate'"),
     ];
+    fs::write(build.app.join("db/release"), "set -e\nunstuck migrate\n").unwrap();
     for (procfile, yaml, line, said) in table {
         if let Some(text) = procfile {
             build.procfile(text);
@@ -219,6 +224,23 @@ fn the_release_line_is_added_only_where_there_is_none() {
             format!("unstuck_version: \"{}\"\nunstuck_origin: carried\nunstuck_release_line: {line}\n", version());
         assert_eq!(report, expected);
     }
+}
+
+#[test]
+fn a_key_is_missed_where_a_migration_would_be_refused_without_it() {
+    let build = Build::new();
+    let misses = || build.compile().code(0).err.contains("HEROKU_API_KEY is not set");
+    assert!(misses());
+    build.set("HEROKU_API_KEY", "");
+    assert!(misses());
+    fs::write(build.app.join(".unstuck.yml"), "restart:\n  policy: handoff\n").unwrap();
+    assert!(!misses());
+    fs::write(build.app.join(".unstuck.yml"), "restart:\n  policy: api\n").unwrap();
+    assert!(misses());
+    build.set("UNSTUCK_RESTART_POLICY", "handoff");
+    assert!(!misses());
+    build.set("UNSTUCK_RESTART_POLICY", "api").set("HEROKU_API_KEY", TOKEN);
+    assert!(!misses());
 }
 
 #[test]
@@ -414,8 +436,8 @@ fn a_real_application_is_built_released_migrated_restarted_and_proved() {
     run("detect");
     run("compile");
     // Heroku asks the last of several buildpacks for default process types, and this one comes first: the Procfile counts.
-    let built = fs::read_to_string(app.root().join("Procfile")).unwrap();
-    let line = built.lines().find_map(|line| line.strip_prefix("release: ")).unwrap();
+    let procfile_of_build = fs::read_to_string(app.root().join("Procfile")).unwrap();
+    let line = procfile_of_build.lines().find_map(|line| line.strip_prefix("release: ")).unwrap();
     // As a dyno starts: what the build left in .profile.d is sourced by bash, with the application's folder as HOME.
     let dyno =
         format!("exec env HOME=\"$PWD\" bash -c 'for file in .profile.d/*.sh; do source \"$file\"; done; {line}'");

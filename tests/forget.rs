@@ -5,6 +5,7 @@
 #[path = "support/scene.rs"]
 mod scene;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use scene::Scene;
@@ -53,6 +54,31 @@ fn a_restart_that_is_owed_is_not_forgotten_unasked() {
             .len(),
         2
     );
+    assert_eq!(scene.sql(RECORDS), "0");
+}
+
+#[test]
+fn what_a_newer_version_wrote_is_left_to_it() {
+    let scene = proved();
+    let proof = "update ar_internal_metadata set value = replace(value, '\"v\":1', '\"v\":2') where key like 'unstuck:proved:%'";
+    scene.sql(proof);
+    for command in [&["forget"][..], &["forget", "--force"], &["migrate"], &["restart"]] {
+        let ran = scene.unstuck(command).code(5);
+        assert!(ran.err.contains("was written by a newer version of unstuck"), "{command:?}: {ran:?}");
+        assert!(ran.err.contains("update unstuck"), "{command:?}: {ran:?}");
+    }
+    assert_eq!(scene.sql(RECORDS), "1");
+}
+
+#[test]
+fn from_a_laptop_the_app_tells_its_database() {
+    let mut scene = proved();
+    let url = BTreeMap::from([("DATABASE_URL".to_owned(), scene.env["DATABASE_URL"].clone())]);
+    scene.standin.addon_release("Attach DATABASE", url);
+    scene.unset("DATABASE_URL");
+    let app = scene.standin.app().to_owned();
+    assert!(scene.unstuck(&["forget", "-a", &app]).code(5).err.contains("--database-from-app"));
+    scene.unstuck(&["forget", "-a", &app, "--database-from-app"]).code(0);
     assert_eq!(scene.sql(RECORDS), "0");
 }
 

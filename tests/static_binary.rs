@@ -18,16 +18,14 @@ static BINARY: LazyLock<PathBuf> =
     LazyLock::new(|| env::var_os("UNSTUCK_RELEASE_BINARY").map_or_else(build_release, PathBuf::from));
 
 fn build_release() -> PathBuf {
-    let build = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--bin", "unstuck", "--message-format=json-render-diagnostics"])
+    let build = Command::new("bash")
+        .args(["-ec", "source bin/lib.sh && build_release"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()
-        .expect("cargo runs");
+        .expect("bash runs");
     assert!(build.status.success(), "the release build failed");
-    let messages = serde_json::Deserializer::from_slice(&build.stdout).into_iter::<serde_json::Value>();
-    let executable = messages.filter_map(|message| message.unwrap()["executable"].as_str().map(PathBuf::from)).last();
-    executable.expect("cargo names the executable")
+    PathBuf::from(String::from_utf8(build.stdout).unwrap().trim())
 }
 
 /// A root file system that holds the binary, `/app`, and of a usual machine only who is who on the network.
@@ -104,6 +102,17 @@ fn names_no_loader_and_no_library_and_carries_no_symbols() {
     assert!(!headers.contains("(NEEDED)"), "{headers}");
     assert!(headers.contains(".text") && !headers.contains(".symtab"), "{headers}");
     assert!(BINARY.metadata().unwrap().len() < 12 * 1024 * 1024, "the binary has outgrown 12 MiB");
+}
+
+#[test]
+fn names_no_folder_of_the_machine_that_built_it() {
+    let home = env::var_os("CARGO_HOME").map_or_else(|| env::home_dir().unwrap().join(".cargo"), PathBuf::from);
+    let sources = home.join("registry/src");
+    assert!(sources.is_dir(), "the crates are not at {}", sources.display());
+    let mut search = Command::new("grep");
+    search.args(["--text", "--fixed-strings", "--only-matching"]).arg(&sources).arg(&*BINARY);
+    let found = search.output().unwrap();
+    assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stdout));
 }
 
 #[test]

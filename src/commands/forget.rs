@@ -5,16 +5,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{look, reach, targets};
-use crate::args;
+use super::{from_app, look, reach, targets};
 use crate::config::Settings;
 use crate::debt::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::observe::{Facts, Target};
 use crate::ports::Lock;
 use crate::report::Reporter;
+use crate::{act, args};
 
 pub fn forget(settings: &Settings, args: &args::Forget, reporter: &Reporter) -> Result<u8> {
+    let settings = &*from_app::settings(settings, args.databases.from_app, reporter)?;
+    if settings.is_afar() {
+        return Err(Error::new(Kind::Refused, "the records are in the app's database, and none is configured here")
+            .hint("--database-from-app opens the app's own from here"));
+    }
     let mut targets = targets(settings, reporter)?.unwrap_or_default();
     let apps = apps(settings, args, &look(&mut targets)?, reporter)?;
     if !apps.is_empty() {
@@ -22,6 +27,7 @@ pub fn forget(settings: &Settings, args: &args::Forget, reporter: &Reporter) -> 
         lock(&mut targets, settings.timeouts.lock.value)?;
     }
     let facts = look(&mut targets)?;
+    refuse_newer(&apps, &facts)?;
     if !args.force {
         refuse_owed(settings, &apps, &facts)?;
     }
@@ -91,6 +97,12 @@ fn lock(targets: &mut [Target], patience: Duration) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a newer version wrote is for a newer version to remove, also under --force.
+fn refuse_newer(apps: &[String], facts: &[Facts]) -> Result<()> {
+    let newer = |facts: &Facts| apps.iter().find_map(|app| facts.ledger(app).newer.first().map(|row| row.key.clone()));
+    facts.iter().find_map(newer).map_or(Ok(()), |key| Err(act::of_a_newer_version(&key)))
 }
 
 /// The record is all that knows of a restart that is owed.
