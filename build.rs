@@ -1,4 +1,4 @@
-//! Tells the program which commit it is built from, and for which target.
+//! Tells the program which commit it is built from, when that was made, and for which target.
 
 use std::env;
 use std::fs;
@@ -8,6 +8,7 @@ use std::process::Command;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-env=UNSTUCK_COMMIT={}", commit());
+    println!("cargo::rustc-env=UNSTUCK_DATE={}", date().unwrap_or_default());
     println!("cargo::rustc-env=UNSTUCK_TARGET={}", env::var("TARGET").unwrap_or_default());
 }
 
@@ -31,6 +32,11 @@ fn checked_out() -> Option<String> {
         println!("cargo::rerun-if-changed={}", git(&["rev-parse", "--git-path", path])?);
     }
     git(&["rev-parse", "HEAD"])
+}
+
+/// The day of the commit: a build of another day has the same manual pages.
+fn date() -> Option<String> {
+    Path::new(".git").exists().then(|| git(&["show", "--no-patch", "--format=%cs", "HEAD"]))?
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -37,10 +37,12 @@ holds_rails() {
 # What stands above the line that add_release writes.
 added='# Added by the buildpack unstuck, since there was no release line:'
 
-# own_release FOLDER: the command of the Procfile's own release line; nothing where there is none. Heroku takes the last of several.
+# own_release FOLDER: the command of the Procfile's own release line; nothing where there is none. Heroku takes the last of several,
+# and reads a line without a colon, but none without a blank behind it.
 own_release() {
   [ -f "$1/Procfile" ] || return 0
-  sed "/^$added\$/,\$d" "$1/Procfile" | sed -n 's/^release:[[:space:]]*\([^[:space:]].*\)$/\1/p' | tr -d '\r' | tail -n 1
+  sed "/^$added\$/,\$d" "$1/Procfile" | tr -d '\r' |
+    sed -nE 's/^[[:space:]]*release:?[[:space:]]+([^[:space:]].*)$/\1/p' | tail -n 1
 }
 
 # add_release FOLDER: the release line, for a Procfile that has none. A default process type alone would be lost: Heroku takes
@@ -68,7 +70,7 @@ runs_unstuck() {
 # needs_key SETTINGS FOLDER: whether a migration needs the API's key in order to restart, and has none.
 needs_key() {
   [ -z "$(setting HEROKU_API_KEY "$1")" ] && [ "$(setting UNSTUCK_RESTART_POLICY "$1")" != handoff ] &&
-    ! grep -qsE '^[[:space:]]+policy:[[:space:]]*["'\'']?handoff' "$2/.unstuck.yml"
+    ! grep -qsE '^[^#]*\<policy:[[:space:]]*["'\'']?handoff' "$2/.unstuck.yml"
 }
 
 # The machine that the image is for: Cloud Native builds name it, classic ones run on it.
@@ -114,6 +116,7 @@ fetch() {
   wanted=$(setting UNSTUCK_BUILDPACK_SHA256 "$settings")
   url=${url:-$(about "url_$machine")}
   wanted=${wanted:-$(about "sha256_$machine")}
+  wanted=$(tr -d '[:space:]' <<<"$wanted" | tr A-F a-f)
   if [ -z "$url" ] || [ -z "$wanted" ]; then
     die "This copy of the buildpack carries no binary for $machine and knows of none to download." \
       "Use the archive unstuck-buildpack-VERSION.tgz of a release (bin/package makes one)," \
@@ -148,8 +151,10 @@ download() {
     rm -rf "$scratch"
     die "What was downloaded is not what was asked for; nothing of it is used." "expected sha256 $wanted" "found    sha256 $found"
   fi
-  tar -xzf "$scratch/archive" -C "$scratch" --wildcards --transform 's|.*/||' '*/unstuck' ||
-    die "The archive holds no file 'unstuck'."
+  if ! tar -xzf "$scratch/archive" -C "$scratch" --wildcards --transform 's|.*/||' '*/unstuck' 2>/dev/null; then
+    rm -rf "$scratch"
+    die "The archive is damaged, or holds no file 'unstuck' in a folder."
+  fi
   rm -rf "$cache"
   mkdir -p "$cache"
   install -m 755 "$scratch/unstuck" "$cache/unstuck"

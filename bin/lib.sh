@@ -107,25 +107,26 @@ target_dir() {
   cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
 }
 
-# What every release build is given, one word a line: no path of this machine is in the binary, so that two builds are equal.
-release_options() {
-  # The last that fits counts: the folder of what is built may be inside of this one, or anywhere.
-  printf '%s\n' --config \
-    "target.'cfg(all())'.rustflags = ['--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/unstuck', '--remap-path-prefix=$(target_dir)=/unstuck/target']"
-}
-
 # build PACKAGE [OPTION...]: builds its binary of the same name and prints where that is.
 build() {
   cargo build --quiet --package "$1" --bin "$1" --message-format=json-render-diagnostics "${@:2}" |
     grep -o "\"executable\":\"[^\"]*/$1\"" | cut -d'"' -f4
 }
 
+# as_released COMMAND...: a cargo command with what every release build is given: no path of this machine is in the binary, so that
+# two builds are equal.
+as_released() {
+  local cargo_home=${CARGO_HOME:-$HOME/.cargo} target_dir flags
+  target_dir=$(target_dir)
+  # The parts in C name their files in assertions. Quoted for a shell, since a folder's name may hold a blank.
+  printf -v flags ' -ffile-prefix-map=%q=/cargo -ffile-prefix-map=%q=/unstuck/target' "$cargo_home" "$target_dir"
+  # The last that fits counts: the folder of what is built may be inside of this one, or anywhere.
+  CC_SHELL_ESCAPED_FLAGS=1 CFLAGS="${CFLAGS:-}$flags" "$@" --config \
+    "target.'cfg(all())'.rustflags = ['--remap-path-prefix=$cargo_home=/cargo', '--remap-path-prefix=$PWD=/unstuck', '--remap-path-prefix=$target_dir=/unstuck/target']"
+}
+
 # build_release [OPTION...]: the binary that is published.
 # shellcheck disable=SC2120 # Not every caller has an option.
 build_release() {
-  local options flags
-  mapfile -t options < <(release_options)
-  # The parts in C name their files in assertions.
-  flags="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$(target_dir)=/unstuck/target"
-  CFLAGS="${CFLAGS:-} $flags" build unstuck --release --locked "${options[@]}" "$@"
+  as_released build unstuck --release --locked "$@"
 }

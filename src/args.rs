@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// The version, the commit that it was built from, and the target that it was built for.
 const VERSION: &str =
@@ -96,9 +96,9 @@ pub enum Color {
 
 /// Time-outs, as typed: `500ms`, `10s`, `2m`.
 #[derive(Debug, Clone, Default, ClapArgs)]
-#[command(next_help_heading = "Time-outs (500ms, 10s, 2m)")]
+#[command(next_help_heading = "Time-outs")]
 pub struct Timeouts {
-    /// Wait this long for another run [default: 60s]
+    /// Wait this long for another run: `500ms`, `10s`, `2m` [default: 60s]
     #[arg(long = "lock-timeout", global = true, value_name = "TIME")]
     pub lock: Option<String>,
     /// Old processes have to be gone by then [default: 3m; in the release phase, where the migration succeeded, 30s]
@@ -371,6 +371,7 @@ Examples:
 Examples:
   unstuck man | man -l -
   unstuck man migrate | man -l -
+  unstuck man hook install | man -l -
   unstuck man --out /usr/local/share/man/man1")]
     Man(Man),
 }
@@ -390,7 +391,7 @@ pub struct Forget {
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct Man {
     /// The command that the page is about [default: all of unstuck]
-    pub command: Option<String>,
+    pub command: Vec<String>,
     /// Write all pages into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     pub out: Option<PathBuf>,
@@ -466,7 +467,7 @@ pub struct Migrate {
     #[arg(long)]
     pub require_healthy: bool,
     /// The migration command [default: bin/rails db:migrate; without bin/rails, bundle exec rake db:migrate]
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<String>,
     #[command(flatten)]
     pub place: Place,
@@ -602,7 +603,7 @@ pub struct Exec {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
 }
 

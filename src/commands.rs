@@ -45,7 +45,7 @@ use crate::adapters::heroku::{Heroku, HerokuOptions};
 use crate::adapters::signals::Interrupt;
 use crate::args::{self, Common};
 use crate::change;
-use crate::config::{Settings, Types, signal_name};
+use crate::config::{Settings, Types, Word as _, signal_name};
 use crate::debt::{self, Intent, Standing};
 use crate::dynos::{Dyno, DynoList};
 use crate::error::{Error, Kind, Result};
@@ -445,6 +445,14 @@ pub fn config(settings: &Settings, reporter: &Reporter) -> Result<u8> {
             None => row(&format!("timeouts.{name}"), "none", "default"),
         }
     }
+    let hook = &settings.hook;
+    let allowed: Vec<String> = hook.allow.iter().map(ToString::to_string).collect();
+    for (name, words) in [("remotes", &hook.remotes), ("branches", &hook.branches), ("allow", &allowed)] {
+        let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+        row(&format!("hook.{name}"), &words, "");
+    }
+    row("hook.policy", hook.together.value.name(), &hook.together.from);
+    row("hook.missing", hook.missing.value.name(), &hook.missing.from);
     Ok(0)
 }
 

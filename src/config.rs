@@ -60,6 +60,8 @@ pub struct Settings {
 /// What the pre-push hook and `unstuck check` go by.
 #[derive(Debug, Clone)]
 pub struct Hook {
+    /// Remotes that deploy an app although their addresses do not say so.
+    pub remotes: Vec<String>,
     /// The branches of a remote that are deployed.
     pub branches: Vec<String>,
     /// Which findings are let through.
@@ -74,6 +76,13 @@ pub struct Hook {
 pub struct Allow {
     pub rule: String,
     pub path: Option<glob::Pattern>,
+}
+
+impl fmt::Display for Allow {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.rule)?;
+        self.path.as_ref().map_or(Ok(()), |pattern| write!(f, " {pattern}"))
+    }
 }
 
 impl Allow {
@@ -207,11 +216,15 @@ pub struct Exec {
 }
 
 /// A word of the configuration that stands for one of a few values.
-trait Word: Sized + Copy + 'static {
+pub trait Word: Sized + Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
 
     fn of(text: &str) -> Option<Self> {
         Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+    }
+
+    fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
     }
 
     fn choices() -> String {
@@ -238,24 +251,6 @@ impl Word for WhenMissing {
 
 impl Word for AfterWait {
     const WORDS: &'static [(&'static str, Self)] = &[("start", Self::Start), ("exit", Self::Exit)];
-}
-
-impl AfterWait {
-    pub fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
-    }
-}
-
-impl Policy {
-    pub fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
-    }
-}
-
-impl Strategy {
-    pub fn name(self) -> &'static str {
-        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
-    }
 }
 
 /// How long to wait for what.
@@ -474,7 +469,7 @@ impl Settings {
     /// Whether a push to this remote deploys an app: its address says so, or `hook.remotes` names it.
     pub fn deploys_to(&self, remote: &str, url: &str) -> Result<bool> {
         let hosts = git::GitHosts::new(&self.host()?, self.env.get("HEROKU_GIT_HOST").map(String::as_str));
-        let named = || self.file.hook.remotes.iter().flat_map(Words::list).any(|name| name == remote);
+        let named = || self.hook.remotes.iter().any(|name| name == remote);
         Ok(hosts.app_of_url(url).is_some() || named())
     }
 
@@ -752,6 +747,7 @@ impl Source<'_> {
         });
         let (policy, missing) = (file.policy.as_deref(), file.missing.as_deref());
         Ok(Hook {
+            remotes: file.remotes.iter().flat_map(Words::list).collect(),
             branches: file.branches.as_ref().map_or_else(|| vec!["main".into(), "master".into()], Words::list),
             allow: allow.collect::<Result<_>>()?,
             together: self.word(None, "", "UNSTUCK_HOOK_POLICY", policy, "hook.policy", Together::Allowed)?,

@@ -37,12 +37,25 @@ impl Migrates {
     }
 }
 
-/// The release line of a `Procfile`.
+/// The lines of a `Procfile` that Heroku reads: number from 1, process type, command. Its own rule, by the specification of
+/// heroku/buildpacks-procfile: blanks may come first, the colon may be missing, the blank behind it may not.
+pub fn processes(text: &str) -> impl Iterator<Item = (usize, &str, &str)> {
+    text.lines().enumerate().filter_map(|(index, line)| process(line).map(|(kind, command)| (index + 1, kind, command)))
+}
+
+fn process(line: &str) -> Option<(&str, &str)> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let line = line.trim_start();
+    let (kind, rest) = line.split_at(line.find(|c| !legal(c)).unwrap_or(line.len()));
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
+    let command = rest.trim();
+    (!kind.is_empty() && !command.is_empty() && rest.starts_with(char::is_whitespace)).then_some((kind, command))
+}
+
+/// The release line of a `Procfile`: the last of several.
 pub fn of_procfile(text: &str) -> Option<Line> {
-    text.lines().enumerate().find_map(|(index, line)| {
-        let command = line.strip_prefix("release")?.trim_start().strip_prefix(':')?.trim();
-        (!command.is_empty()).then(|| Line { file: "Procfile", number: index + 1, command: command.to_owned() })
-    })
+    let (number, _, command) = processes(text).filter(|(_, kind, _)| *kind == "release").last()?;
+    Some(Line { file: "Procfile", number, command: command.to_owned() })
 }
 
 /// The release command of a `heroku.yml`: `release.command`, a string or a list, of which each is run.
@@ -181,7 +194,7 @@ pub fn judge(line: Option<&Line>, migrates: Migrates) -> Option<Finding> {
             Severity::Refusal,
             Some(Place { path: "Procfile".into(), line: 0, column: 0, excerpt: String::new() }),
             "no release line runs the pending migrations: the new code would meet the old schema",
-            remedy(&["add to the Procfile: `release: unstuck migrate`"]),
+            remedy(&["add to the Procfile: `release: unstuck migrate`, with a blank behind the colon"]),
         )),
         (Some(line), Migrates::No) => Some(finding(
             "no-release",
@@ -208,9 +221,10 @@ mod tests {
     fn the_release_line_is_found() {
         for (text, expected) in [
             ("web: puma\nrelease: bin/rails db:migrate\n", Some((2, "bin/rails db:migrate"))),
-            ("release:unstuck migrate", Some((1, "unstuck migrate"))),
-            ("#release: x\nreleases: y\n release: z\nweb: release: x\n", None),
-            ("release:\n", None),
+            ("  release: a\n\trelease\tunstuck migrate  \r\n", Some((2, "unstuck migrate"))),
+            ("#release: x\n# release: x\nreleases: y\nRelease: x\nweb: release: x\n", None),
+            ("release:unstuck migrate", None),
+            ("release:\nrelease: \nrelease\n", None),
             ("", None),
         ] {
             let line = of_procfile(text);

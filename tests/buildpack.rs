@@ -185,7 +185,7 @@ fn the_release_line_is_added_only_where_there_is_none() {
         (None, default, "default", "added 'release: unstuck migrate'"),
         (Some("web: puma\n"), default, "default", "added"),
         (Some("web: puma\r\nworker: sidekiq\r\n\n"), default, "default", "added"),
-        (Some("web: release: x\n# release: x\nrelease:\n"), default, "default", "added"),
+        (Some("web: release: x\n# release: x\nrelease:\nrelease:x\nreleases: x"), default, "default", "added"),
         (
             Some("release: unstuck migrate\r\n"),
             "--- {}\n",
@@ -193,7 +193,7 @@ fn the_release_line_is_added_only_where_there_is_none() {
             "The Procfile runs it: 'release: unstuck migrate'",
         ),
         (
-            Some("web: puma\nrelease:bin/unstuck migrate"),
+            Some("web: puma\n  release bin/unstuck migrate"),
             "--- {}\n",
             "unstuck",
             "runs it: 'release: bin/unstuck migrate'",
@@ -214,6 +214,7 @@ fn the_release_line_is_added_only_where_there_is_none() {
         let ran = build.compile().code(0);
         assert_eq!(build.run("release", &["app"]).code(0).out, yaml, "{procfile:?}");
         let own = procfile.unwrap_or_default();
+        let own = if line == "default" && own.ends_with('x') { format!("{own}\n") } else { own.to_owned() };
         let comment = "# Added by the buildpack unstuck, since there was no release line:\n";
         let added = if line == "default" { format!("{comment}release: unstuck migrate\n") } else { String::new() };
         assert_eq!(fs::read_to_string(build.app.join("Procfile")).unwrap(), format!("{own}{added}"));
@@ -389,12 +390,11 @@ fn two_packages_of_one_commit_are_equal_and_complete() {
     {
         assert!(folder.join(file).metadata().unwrap().len() > 500, "{file}");
     }
-    for (file, shell) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish"), ("powershell", "powershell")] {
+    let completions =
+        [("unstuck.bash", "bash"), ("_unstuck", "zsh"), ("unstuck.fish", "fish"), ("_unstuck.ps1", "powershell")];
+    for (file, shell) in completions {
         let printed = Ran::of(Command::new(folder.join("unstuck")).args(["completions", shell]).output().unwrap());
-        assert_eq!(
-            fs::read_to_string(folder.join(format!("completions/unstuck.{file}"))).unwrap(),
-            printed.code(0).out
-        );
+        assert_eq!(fs::read_to_string(folder.join("completions").join(file)).unwrap(), printed.code(0).out);
     }
     let parsed = Command::new("bash").arg("-n").arg(folder.join("completions/unstuck.bash")).status().unwrap();
     assert!(parsed.success());
@@ -436,13 +436,8 @@ fn a_real_application_is_built_released_migrated_restarted_and_proved() {
     run("detect");
     run("compile");
     // Heroku asks the last of several buildpacks for default process types, and this one comes first: the Procfile counts.
-    let procfile_of_build = fs::read_to_string(app.root().join("Procfile")).unwrap();
-    let line = procfile_of_build.lines().find_map(|line| line.strip_prefix("release: ")).unwrap();
-    // As a dyno starts: what the build left in .profile.d is sourced by bash, with the application's folder as HOME.
-    let dyno =
-        format!("exec env HOME=\"$PWD\" bash -c 'for file in .profile.d/*.sh; do source \"$file\"; done; {line}'");
     let seq = standin.note("deploy");
-    let deploy = Deploy { root: Some(app.root().to_owned()), release_command: Some(dyno), ..Deploy::default() };
+    let deploy = Deploy { root: Some(app.root().to_owned()), ..Deploy::default() };
     let version = standin.deploy(deploy).unwrap();
     let finished = |fact: &Fact| matches!(fact, Fact::Release { version: of, status, .. } if *of == version && *status != Status::Pending);
     let finished = standin.wait_for(seq, Duration::from_mins(2), |entry| finished(&entry.fact)).expect("it ends");

@@ -2,15 +2,11 @@
 
 use std::collections::BTreeMap;
 
-/// Process type -> command: the lines that Heroku reads, which are those of the form `name: command`.
+use crate::release;
+
+/// Process type -> command.
 pub fn parse(text: &str) -> BTreeMap<String, String> {
-    let process = |line: &str| {
-        let (kind, command) = line.split_once(':')?;
-        let (kind, command) = (kind.trim(), command.trim());
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        (!kind.is_empty() && kind.chars().all(legal)).then(|| (kind.to_owned(), command.to_owned()))
-    };
-    text.lines().filter_map(process).collect()
+    release::processes(text).map(|(_, kind, command)| (kind.to_owned(), command.to_owned())).collect()
 }
 
 /// What is wrong with a `release:` line.
@@ -273,7 +269,7 @@ mod tests {
 
     #[test]
     fn lines_that_heroku_reads() {
-        let text = "# web: no\nweb: bundle exec puma -p $PORT\nodd name: x\n\nrelease:unstuck migrate\n";
+        let text = "# web: no\nweb: bundle exec puma -p $PORT\nodd!name: x\n\nrelease: unstuck migrate\n";
         let expected = [("release", "unstuck migrate"), ("web", "bundle exec puma -p $PORT")];
         let found = parse(text);
         let found: Vec<_> = found.iter().map(|(kind, command)| (kind.as_str(), command.as_str())).collect();

@@ -76,10 +76,11 @@ pub fn read_procfile(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(parse_procfile(&text))
 }
 
+/// Lines of the form `^\s*([a-zA-Z0-9_-]+):?\s+(.*)`, as the specification of heroku/buildpacks-procfile says of Heroku.
 fn parse_procfile(text: &str) -> BTreeMap<String, String> {
     let process = |line: &str| {
-        let (kind, command) = line.split_once(':')?;
-        let kind = kind.trim();
+        let (kind, command) = line.trim().split_once(char::is_whitespace)?;
+        let kind = kind.strip_suffix(':').unwrap_or(kind);
         let named =
             !kind.is_empty() && kind.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_".contains(letter));
         named.then(|| (kind.to_owned(), command.trim().to_owned()))
@@ -93,8 +94,9 @@ mod tests {
 
     #[test]
     fn a_procfile_names_a_command_for_each_type() {
-        let processes =
-            parse_procfile("# comment: no\nweb: bin/rails server -p $PORT\n\nrelease:unstuck migrate -- a:b\n");
+        let processes = parse_procfile(
+            "# comment: no\nweb: bin/rails server -p $PORT\n\nworker:x y\n release\tunstuck migrate -- a:b\n",
+        );
         let expected = [("release", "unstuck migrate -- a:b"), ("web", "bin/rails server -p $PORT")];
         assert_eq!(
             processes.iter().map(|(kind, command)| (kind.as_str(), command.as_str())).collect::<Vec<_>>(),

@@ -200,13 +200,19 @@ impl Boot {
         }
     }
 
-    fn command(&self) -> &str {
-        if self.launch.ailment == Some(Ailment::CrashesOnBoot) { "exit 1" } else { &self.launch.command }
+    /// As every dyno starts: what buildpacks left in `.profile.d` comes first, with the application's folder as home.
+    fn command(&self) -> String {
+        let command = if self.launch.ailment == Some(Ailment::CrashesOnBoot) { "exit 1" } else { &self.launch.command };
+        if self.root.join(".profile.d").is_dir() {
+            format!("export HOME=\"$PWD\"; for file in .profile.d/*.sh; do . \"$file\"; done; {command}")
+        } else {
+            command.to_owned()
+        }
     }
 
     fn spawn(&self) -> std::io::Result<(Child, Vec<JoinHandle<()>>)> {
         let mut child = Command::new("/bin/sh")
-            .args(["-c", self.command()])
+            .args(["-c", &self.command()])
             .current_dir(&self.root)
             .env_clear()
             .envs(&self.env)
@@ -225,7 +231,7 @@ impl Boot {
         let client = client.ok_or_else(|| std::io::Error::other("nobody attached"))?;
         let (master, terminal) = rendezvous::terminal()?;
         let child = Command::new("setsid")
-            .args(["--ctty", "/bin/sh", "-c", self.command()])
+            .args(["--ctty", "/bin/sh", "-c", &self.command()])
             .current_dir(&self.root)
             .env_clear()
             .envs(&self.env)
