@@ -191,6 +191,11 @@ pub enum Deed {
         what: String,
         concurrently: bool,
     },
+    /// Something that the server refuses to do inside of a transaction; whether nobody may use the table meanwhile.
+    Outside {
+        what: String,
+        blocks: bool,
+    },
     /// A statement that opens or ends a transaction of its own.
     Transaction {
         what: String,
@@ -240,6 +245,7 @@ impl Deed {
             Self::Write { .. }
             | Self::CreateTable { .. }
             | Self::Quiet { .. }
+            | Self::Outside { blocks: false, .. }
             | Self::Other { .. }
             | Self::Dynamic { .. }
             | Self::Validate { .. }
@@ -273,7 +279,10 @@ impl Deed {
             Self::RemoveIndex { table: Some(table), index, .. } => format!("removes the index {index} of {table}"),
             Self::RemoveIndex { index, .. } => format!("removes the index {index}"),
             Self::RenameIndex { table } => format!("renames an index of {table}"),
-            Self::AddConstraint { table, kind, .. } => format!("adds a {} to {table}", kind.name()),
+            Self::AddConstraint { table, kind, .. } => {
+                let article = if *kind == Constraint::Exclusion { "an" } else { "a" };
+                format!("adds {article} {} to {table}", kind.name())
+            }
             Self::RemoveConstraint { table, .. } => format!("removes a constraint of {table}"),
             Self::Validate { table, .. } => format!("validates a constraint of {table}"),
             Self::RenameSchema { from } => format!("renames the schema {from}"),
@@ -283,9 +292,11 @@ impl Deed {
             Self::DropDatabase => "drops a database".to_owned(),
             Self::AddEnumValue { name } => format!("adds a value to the type {name}"),
             Self::DropObject { what } => format!("drops the {what}"),
-            Self::Rewrite { what, .. } | Self::Transaction { what } | Self::Quiet { what } | Self::Other { what } => {
-                what.clone()
-            }
+            Self::Rewrite { what, .. }
+            | Self::Outside { what, .. }
+            | Self::Transaction { what }
+            | Self::Quiet { what }
+            | Self::Other { what } => what.clone(),
             Self::Dynamic { why } => format!("{why}; not checked"),
         }
     }

@@ -26,7 +26,7 @@ enum Word {
 fn word(name: &str, args: &Args, modern: bool) -> Word {
     Word::Rails(match name {
         "create_table" => create_table(args),
-        "create_join_table" => join_table(args).map(|table| vec![created(table, args)]),
+        "create_join_table" => create_join_table(args),
         "drop_join_table" => join_table(args).map(|table| vec![Deed::DropTable { table }]),
         "drop_table" => {
             names(args, 0).map(|tables| tables.into_iter().map(|table| Deed::DropTable { table }).collect())
@@ -80,9 +80,7 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
         | "update_view"
         | "replace_view"
         | "update_function"
-        | "update_trigger" => {
-            table(args).map(|object| vec![Deed::Other { what: format!("{}: {object}", name.replace('_', " ")) }])
-        }
+        | "update_trigger" => table(args).map(|object| vec![Deed::Other { what: of_object(name, &object) }]),
         "add_enum_value" => table(args).map(|name| vec![Deed::AddEnumValue { name }]),
         "drop_database" => Some(vec![Deed::DropDatabase]),
         _ => return Word::Foreign,
@@ -143,10 +141,20 @@ pub fn of_table(name: &str, args: &Args, table: &str, modern: bool) -> Option<Re
         kind => {
             let columns = names(args, 0)?;
             let column = |name: &String| Deed::AddColumn { table: table.to_owned(), column: column(name, kind, args) };
-            return Some(if args.open { Err(Unreadable) } else { Ok(columns.iter().map(column).collect()) });
+            let deeds = columns.iter().flat_map(|name| [Some(column(name)), index_of_column(name, table, args)]);
+            return Some(if args.open { Err(Unreadable) } else { Ok(deeds.flatten().collect()) });
         }
     };
-    deeds(plain, &all, modern)
+    let mut done = deeds(plain, &all, modern)?;
+    if let ("column", Ok(deeds), Some(name)) = (name, &mut done, args.text(0)) {
+        deeds.extend(index_of_column(&name, table, args));
+    }
+    Some(done)
+}
+
+/// `t.string :name, index: true`.
+fn index_of_column(name: &str, table: &str, args: &Args) -> Option<Deed> {
+    args.is_set("index").then(|| index(table, vec![name.to_owned()], &args.below("index")))
 }
 
 fn table(args: &Args) -> Option<String> {
@@ -187,6 +195,20 @@ fn join_table(args: &Args) -> Option<String> {
     }
     let (a, b) = two(args)?;
     Some(inflect::join_table(&a, &b))
+}
+
+fn create_join_table(args: &Args) -> Option<Vec<Deed>> {
+    let table = join_table(args)?;
+    let made = created(table.clone(), args);
+    let options = args.below("column_options");
+    let kind = options.option("type").and_then(Value::text).unwrap_or_else(|| "bigint".to_owned());
+    let reference = |other: String| {
+        let mut column = column(&format!("{}_id", inflect::singular(&other)), &kind, &options);
+        column.null = options.is_set("null");
+        Deed::AddColumn { table: table.clone(), column }
+    };
+    let (a, b) = two(args)?;
+    Some(vec![made, reference(a), reference(b)])
 }
 
 fn column(name: &str, kind: &str, args: &Args) -> Column {
@@ -362,6 +384,22 @@ fn validate(args: &Args, kind: Option<Constraint>) -> Option<Vec<Deed>> {
     let second = || args.text(1).filter(|_| kind != Some(Constraint::ForeignKey));
     let which = Which { kind, name: args.option("name").and_then(Value::text).or_else(second) };
     Some(vec![Deed::Validate { table: table(args)?, which }])
+}
+
+/// What becomes of something that is no table, in plain words.
+fn of_object(name: &str, object: &str) -> String {
+    let (verb, kind) = match name {
+        "enable_extension" => ("enables", "extension"),
+        "create_enum" => ("creates", "type"),
+        "rename_enum" => ("renames", "type"),
+        "rename_enum_value" => ("renames a value of", "type"),
+        _ => match name.split_once('_') {
+            Some(("create", kind)) => ("creates", kind),
+            Some((_, kind)) => ("replaces", kind),
+            None => ("changes", name),
+        },
+    };
+    format!("{verb} the {} {object}", kind.replace('_', " "))
 }
 
 fn drop_object(name: &str, args: &Args) -> Option<Vec<Deed>> {

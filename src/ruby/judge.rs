@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Class;
-use super::deed::{Change, Column, Condition, Constraint, Deed, Default, Index};
+use super::deed::{Change, Column, Condition, Constraint, Deed, Default, Index, Which};
 use super::models::{Models, Use};
 use super::rules::{Rule, rule};
 use super::schema::Schema;
@@ -281,6 +281,16 @@ impl<'w> Bench<'w> {
                     self.say(change, "rewrite", Refusal, format!("{what} while nobody can use it"));
                 }
             }
+            Deed::Outside { what, blocks } => {
+                if self.in_transaction && self.world.server.engine != Engine::Mysql {
+                    let message =
+                        format!("{what}, which does not go inside of a transaction, and {}", self.why_inside());
+                    self.say(change, "concurrent-in-transaction", Refusal, message);
+                }
+                if *blocks {
+                    self.say(change, "rewrite", Refusal, format!("{what} while nobody can use it"));
+                }
+            }
             Deed::Transaction { what } if self.in_transaction => {
                 self.say(change, "own-transaction", Warning, format!("{what}, which has a transaction already"));
             }
@@ -440,10 +450,10 @@ impl<'w> Bench<'w> {
             return;
         }
         if backfill {
-            let message = format!("every row of {table} without a {column} is written by one statement");
+            let message = format!("every row of {table} in which {column} is null is written by one statement");
             self.say(change, "backfill-in-transaction", Warning, message);
         }
-        let message = format!("every row of {table} is checked for a {column} while nobody can use the table");
+        let message = format!("every row of {table} is checked for null in {column} while nobody can use the table");
         match self.world.server.engine {
             Engine::Postgresql if self.world.schema.forbids_null(table, column) => {}
             Engine::Postgresql => self.blocks(change, "not-null", table, message),
@@ -456,6 +466,11 @@ impl<'w> Bench<'w> {
     }
 
     /// Something that has to run outside of a transaction, and only PostgreSQL has.
+    /// Why what is judged now runs in a transaction.
+    fn why_inside(&self) -> &'static str {
+        if self.whole { "disable_ddl_transaction! is absent" } else { "one is opened around it" }
+    }
+
     fn concurrency(&mut self, change: &Change, concurrently: bool) {
         if !concurrently {
             return;
@@ -468,8 +483,7 @@ impl<'w> Bench<'w> {
                 "only PostgreSQL knows the algorithm concurrently".to_owned(),
             );
         } else if self.in_transaction {
-            let why = if self.whole { "disable_ddl_transaction! is absent" } else { "one is opened around it" };
-            let message = format!("concurrently does not go inside of a transaction, and {why}");
+            let message = format!("concurrently does not go inside of a transaction, and {}", self.why_inside());
             self.say(change, "concurrent-in-transaction", Refusal, message);
         }
     }
@@ -550,9 +564,14 @@ impl<'w> Bench<'w> {
         let new_table = deed.table().is_some_and(|table| self.world.standing(table) == Standing::New);
         match deed {
             Deed::Quiet { .. }
+            | Deed::RemoveConstraint {
+                which: Which { kind: Some(Constraint::Check | Constraint::ForeignKey), .. },
+                ..
+            }
             | Deed::Validate { .. }
             | Deed::RenameIndex { .. }
             | Deed::Rewrite { .. }
+            | Deed::Outside { .. }
             | Deed::Transaction { .. } => NoProcessCanNotice,
             Deed::AddIndex(index) if !index.unique => NoProcessCanNotice,
             Deed::RemoveIndex { table, index, columns, .. } => {

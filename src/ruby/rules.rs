@@ -177,7 +177,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "concurrent-in-transaction",
         severity: Refusal,
-        what: "something concurrent is asked for inside of the migration's transaction",
+        what: "something is asked for inside of the migration's transaction that PostgreSQL does without one only: concurrently, VACUUM",
         why: "PostgreSQL refuses it, and the migration fails",
         safe: &["put disable_ddl_transaction! into the class, and nothing else into the migration"],
     },

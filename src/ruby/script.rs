@@ -944,7 +944,13 @@ impl<'p> Reader<'p> {
         // `&:to_sym`, `&method(:drop)`, or `&block` of the method that is being followed.
         if let Some(symbol) = expression.as_symbol_node() {
             let Some(first) = values.into_iter().next() else { return Value::Unknown };
-            return plain(first, &name(symbol.unescaped()), self.engine);
+            let method = name(symbol.unescaped());
+            if let Value::Rows(table) = &first
+                && WRITES.contains(&method.as_str())
+            {
+                self.push(Deed::Write { table: table.clone(), how: method.clone() }, at);
+            }
+            return plain(first, &method, self.engine);
         }
         match self.eval(&expression) {
             Value::Method(method) => self.named(&method, Args { list: values, ..Args::default() }, at),

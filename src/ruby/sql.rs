@@ -132,10 +132,15 @@ fn upkeep(words: &[String]) -> Option<Deed> {
     if QUIET.iter().any(|pattern| is(pattern)) && !has(words, "INTO") {
         return quiet(&format!("runs {}", head(words, 2)));
     }
-    if is("VACUUM") && !has(words, "FULL") {
-        return quiet("runs VACUUM");
+    if is("VACUUM") {
+        let blocks = has(words, "FULL");
+        let what = if blocks { "rewrites a table (VACUUM FULL)" } else { "runs VACUUM" };
+        return Some(Deed::Outside { what: what.to_owned(), blocks });
     }
-    if is("VACUUM") || is("CLUSTER") || is("OPTIMIZE TABLE") {
+    if is("ALTER SYSTEM") || is("CREATE DATABASE") || is("CREATE TABLESPACE") || is("DROP TABLESPACE") {
+        return Some(Deed::Outside { what: format!("runs {}", head(words, 2)), blocks: false });
+    }
+    if is("CLUSTER") || is("OPTIMIZE TABLE") {
         return Some(Deed::Rewrite { what: format!("rewrites a table ({})", head(words, 2)), concurrently: false });
     }
     if is("REINDEX") {

@@ -42,7 +42,7 @@ end
     add_foreign_key :gadgets, :users
 
 ### case a foreign key is removed
-### class restart
+### class unnoticed
     remove_foreign_key :comments, :posts
 
 ### case a check

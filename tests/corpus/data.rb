@@ -174,3 +174,7 @@ end
 ### case SQL with a column that is not known
 ### expect note dynamic 1
     execute "ALTER TABLE users ADD COLUMN \"#{Setting.name}\" integer"
+
+### case records are changed by a method's name
+### says writes rows of posts (destroy)
+    Post.where(slug: nil).each(&:destroy)

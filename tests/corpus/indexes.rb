@@ -99,6 +99,17 @@ end
       t.index :published_at
     end
 
+### case an index that a column of a table's block brings
+### expect note new-constraint 2
+### expect refusal index-blocks 2
+### expect refusal index-blocks 3
+### says adds a unique index on posts (isbn)
+    change_table :posts do |t|
+      t.string :isbn, index: { unique: true }
+      t.column :shelf, :string, index: true
+      t.string :row, index: false
+    end
+
 ### case an index on an expression
 ### expect refusal index-blocks 1
     add_index :users, "lower(email)", name: "index_users_on_lower_email"

@@ -220,8 +220,27 @@ end
     execute "DROP DATABASE IF EXISTS production"
 
 ### case VACUUM FULL
+### expect refusal concurrent-in-transaction 1
 ### expect refusal rewrite 1
     execute "VACUUM FULL posts"
+
+### case VACUUM
+### expect refusal concurrent-in-transaction 1
+### class unnoticed
+    execute "VACUUM (ANALYZE) posts"
+
+### case VACUUM as it should be
+### class unnoticed
+class Vacuum < ActiveRecord::Migration[7.1]
+  disable_ddl_transaction!
+
+  def up = execute("VACUUM ANALYZE posts")
+end
+
+### case OPTIMIZE TABLE of MySQL needs no such thing
+### engine mysql
+### expect refusal rewrite 1
+    execute "OPTIMIZE TABLE posts"
 
 ### case CLUSTER
 ### expect refusal rewrite 1

@@ -53,6 +53,7 @@ end
     end
 
 ### case a join table
+### says adds the column tags_users.user_id (bigint, not null)
     create_join_table :users, :tags do |t|
       t.index [:user_id, :tag_id]
     end
