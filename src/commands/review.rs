@@ -67,7 +67,9 @@ fn between(
         findings.extend(before.as_ref().and_then(|before| together(before, &now)));
     }
     let texts = texts(repository, &pending)?;
-    let readings = read(&pending, &texts, &known)?;
+    let lock = trees::content(repository, &now, Path::new("Gemfile.lock"))?;
+    let rails = lock.and_then(|text| ruby::rails_of_lock(&text));
+    let readings = read(&pending, &texts, &known, rails)?;
     for ((pending, text), reading) in pending.iter().zip(&texts).zip(readings) {
         allow_in_code(&mut findings, &pending.migration.path, text);
         findings.extend(reading.findings);
@@ -94,7 +96,12 @@ fn texts(repository: &Repository, pending: &[Pending]) -> Result<Vec<Vec<u8>>, g
 }
 
 /// Reads what is pending against what runs: database by database, since each has its own schema.
-fn read(pending: &[Pending], texts: &[Vec<u8>], known: &Known) -> Result<Vec<Reading>, git2::Error> {
+fn read(
+    pending: &[Pending],
+    texts: &[Vec<u8>],
+    known: &Known,
+    rails: Option<(u32, u32)>,
+) -> Result<Vec<Reading>, git2::Error> {
     let sources: Vec<Source> =
         pending.iter().zip(texts).map(|(pending, text)| Source { path: &pending.migration.path, text }).collect();
     let mut readings = Vec::new();
@@ -107,7 +114,7 @@ fn read(pending: &[Pending], texts: &[Vec<u8>], known: &Known) -> Result<Vec<Rea
         let parsed = ruby::parse(own, engine);
         // What does nothing to a table needs no other file to be read.
         let deployed = if parsed.has_deeds() { known.deployed(home, engine)? } else { Deployed::default() };
-        readings.extend(parsed.judge(&deployed));
+        readings.extend(parsed.judge(&Deployed { rails, ..deployed }));
     }
     Ok(readings)
 }
@@ -132,7 +139,7 @@ impl Known<'_> {
             }
         }
         let migrations = if schema.is_none() { trees::ruby_below(self.repository, root, home)? } else { Vec::new() };
-        Ok(Deployed { models, schema, migrations, engine, server_version: None })
+        Ok(Deployed { models, schema, migrations, engine, ..Deployed::default() })
     }
 
     /// The models, and what says something of them from outside: initializers, the application, the engines that lie in it.

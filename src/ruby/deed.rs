@@ -55,7 +55,8 @@ impl Column {
         let sizes: Vec<String> =
             [self.size.limit.or(self.size.precision), self.size.scale].iter().flatten().map(i64::to_string).collect();
         let sizes = if sizes.is_empty() { String::new() } else { format!("({})", sizes.join(", ")) };
-        format!("{}{sizes}{}", self.kind, if self.array { "[]" } else { "" })
+        let stored = if self.stored { ", generated and stored" } else { "" };
+        format!("{}{sizes}{}{stored}", self.kind, if self.array { "[]" } else { "" })
     }
 }
 
@@ -95,6 +96,12 @@ impl Constraint {
 pub struct Which {
     pub kind: Option<Constraint>,
     pub name: Option<String>,
+}
+
+impl Which {
+    fn words(&self) -> &'static str {
+        self.kind.map_or("constraint", Constraint::name)
+    }
 }
 
 /// One thing that is done.
@@ -150,7 +157,7 @@ pub enum Deed {
     RenameIndex {
         table: String,
     },
-    /// `ready`: what it needs is checked already or not checked now: `validate: false`, `using_index:`. `expression` is a check's.
+    /// `ready`: what it needs is checked already or not checked now: `validate: false`, `using_index:`. `expression` is a check's; of a foreign key it is the other table.
     AddConstraint {
         table: String,
         kind: Constraint,
@@ -178,13 +185,17 @@ pub enum Deed {
         table: String,
         cascade: bool,
     },
-    DropDatabase,
+    /// A database, or a schema with all that is in it.
+    DropAll {
+        what: String,
+    },
     AddEnumValue {
         name: String,
     },
-    /// A type's, view's, function's... `what` with its name.
-    DropObject {
+    /// A type's, view's, function's... `what` with its name; what becomes of it, `is dropped` or `is renamed to x`.
+    ObjectGoes {
         what: String,
+        how: String,
     },
     /// The whole table is written anew, or its indexes are, while nobody may use it.
     Rewrite {
@@ -254,9 +265,42 @@ impl Deed {
         }
     }
 
+    /// What Rails does where it undoes this.
+    pub fn inverse(self) -> Self {
+        match self {
+            Self::CreateTable { table, .. } => Self::DropTable { table },
+            Self::DropTable { table } => Self::CreateTable { table, force: false, small_key: false },
+            Self::RenameTable { from, to } => Self::RenameTable { from: to, to: from },
+            Self::AddColumn { table, column } => Self::RemoveColumn { table, column: column.name },
+            Self::RemoveColumn { table, column } => {
+                Self::Other { what: format!("brings back the column {table}.{column}") }
+            }
+            Self::RenameColumn { table, from, to } => Self::RenameColumn { table, from: to, to: from },
+            Self::ChangeNull { table, column, null, .. } => {
+                Self::ChangeNull { table, column, null: !null, backfill: false }
+            }
+            Self::AddIndex(Index { table, columns, concurrently, .. }) => {
+                let index = format!("on {}", columns.join(", "));
+                Self::RemoveIndex { table: Some(table), index, columns, concurrently }
+            }
+            Self::RemoveIndex { table: Some(table), columns, concurrently, .. } if !columns.is_empty() => {
+                Self::AddIndex(Index { table, name: None, columns, unique: false, concurrently })
+            }
+            Self::AddConstraint { table, kind, name, .. } => {
+                Self::RemoveConstraint { table, which: Which { kind: Some(kind), name } }
+            }
+            same @ (Self::ChangeDefault { .. }
+            | Self::RenameIndex { .. }
+            | Self::Quiet { .. }
+            | Self::Dynamic { .. }) => same,
+            other => Self::Dynamic { why: format!("how Rails undoes this is not known: it {}", other.words()) },
+        }
+    }
+
     /// In plain words.
     pub fn words(&self) -> String {
         match self {
+            Self::CreateTable { table, force: true, .. } => format!("drops the table {table} and creates it anew"),
             Self::CreateTable { table, .. } => format!("creates the table {table}"),
             Self::DropTable { table } => format!("drops the table {table}"),
             Self::RenameTable { from, to } => format!("renames the table {from} to {to}"),
@@ -279,19 +323,28 @@ impl Deed {
             Self::RemoveIndex { table: Some(table), index, .. } => format!("removes the index {index} of {table}"),
             Self::RemoveIndex { index, .. } => format!("removes the index {index}"),
             Self::RenameIndex { table } => format!("renames an index of {table}"),
-            Self::AddConstraint { table, kind, .. } => {
+            Self::AddConstraint { table, kind, expression, .. } => {
                 let article = if *kind == Constraint::Exclusion { "an" } else { "a" };
-                format!("adds {article} {} to {table}", kind.name())
+                match expression {
+                    Some(other) if *kind == Constraint::ForeignKey => {
+                        format!("adds a foreign key from {table} to {other}")
+                    }
+                    _ => format!("adds {article} {} to {table}", kind.name()),
+                }
             }
-            Self::RemoveConstraint { table, .. } => format!("removes a constraint of {table}"),
-            Self::Validate { table, .. } => format!("validates a constraint of {table}"),
+            Self::RemoveConstraint { table, which } => format!("removes a {} of {table}", which.words()),
+            Self::Validate { table, which } => format!("validates a {} of {table}", which.words()),
             Self::RenameSchema { from } => format!("renames the schema {from}"),
             Self::Write { table: Some(table), how } => format!("writes rows of {table} ({how})"),
             Self::Write { how, .. } => format!("writes rows ({how})"),
+            Self::Truncate { table, cascade: true } => format!("empties the table {table} and all that refer to it"),
             Self::Truncate { table, .. } => format!("empties the table {table}"),
-            Self::DropDatabase => "drops a database".to_owned(),
+            Self::DropAll { what } => format!("drops {what}"),
             Self::AddEnumValue { name } => format!("adds a value to the type {name}"),
-            Self::DropObject { what } => format!("drops the {what}"),
+            Self::ObjectGoes { what, how } => match how.strip_prefix("is renamed ") {
+                Some(to) => format!("renames the {what} {to}"),
+                None => format!("drops the {what}"),
+            },
             Self::Rewrite { what, .. }
             | Self::Outside { what, .. }
             | Self::Transaction { what }

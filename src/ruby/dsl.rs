@@ -66,8 +66,14 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
             table(args).map(|table| vec![Deed::Quiet { what: format!("changes a comment of {table}") }])
         }
         "rename_schema" => table(args).map(|from| vec![Deed::RenameSchema { from }]),
-        "drop_schema" | "drop_enum" | "drop_view" | "drop_function" | "drop_trigger" | "disable_extension"
-        | "drop_virtual_table" => drop_object(name, args),
+        "drop_schema" => {
+            table(args).map(|name| vec![Deed::DropAll { what: format!("the schema {name} with all that is in it") }])
+        }
+        "rename_enum" => renamed_type(args, |to| format!("is renamed to {to}")),
+        "rename_enum_value" => renamed_type(args, |to| format!("is renamed in its part {to}")),
+        "drop_enum" | "drop_view" | "drop_function" | "drop_trigger" | "disable_extension" | "drop_virtual_table" => {
+            drop_object(name, args)
+        }
         "create_schema"
         | "create_enum"
         | "create_view"
@@ -75,14 +81,12 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
         | "create_trigger"
         | "enable_extension"
         | "create_virtual_table"
-        | "rename_enum"
-        | "rename_enum_value"
         | "update_view"
         | "replace_view"
         | "update_function"
         | "update_trigger" => table(args).map(|object| vec![Deed::Other { what: of_object(name, &object) }]),
         "add_enum_value" => table(args).map(|name| vec![Deed::AddEnumValue { name }]),
-        "drop_database" => Some(vec![Deed::DropDatabase]),
+        "drop_database" => Some(vec![Deed::DropAll { what: "a database".to_owned() }]),
         _ => return Word::Foreign,
     })
 }
@@ -212,6 +216,13 @@ fn create_join_table(args: &Args) -> Option<Vec<Deed>> {
 }
 
 fn column(name: &str, kind: &str, args: &Args) -> Column {
+    // `t.virtual :a, type: :string, stored: true`, `t.enum :a, enum_type: :mood`: the type is an option.
+    let other = match kind {
+        "virtual" if args.is_set("stored") => args.option("type").and_then(Value::text),
+        "enum" => args.option("enum_type").and_then(Value::text),
+        _ => None,
+    };
+    let kind = other.as_deref().unwrap_or(kind);
     let default = match args.option("default") {
         None | Some(Value::Nil) => Default::None,
         Some(Value::Code(text)) => Default::Computed(text.clone()),
@@ -297,7 +308,9 @@ fn add_references(args: &Args, modern: bool) -> Option<Vec<Deed>> {
         if args.is_set("foreign_key") {
             let ready = args.below("foreign_key").is_false("validate");
             let kind = Constraint::ForeignKey;
-            deeds.push(Deed::AddConstraint { table: table.clone(), kind, name: None, ready, expression: None });
+            let told = args.below("foreign_key").option("to_table").and_then(Value::text);
+            let expression = Some(told.unwrap_or_else(|| inflect::plural(&name)));
+            deeds.push(Deed::AddConstraint { table: table.clone(), kind, name: None, ready, expression });
         }
     }
     Some(deeds)
@@ -386,13 +399,19 @@ fn validate(args: &Args, kind: Option<Constraint>) -> Option<Vec<Deed>> {
     Some(vec![Deed::Validate { table: table(args)?, which }])
 }
 
+/// A type, or one of its values, gets another name: `rename_enum :a, :b`, `rename_enum_value :a, from: "b", to: "c"`.
+fn renamed_type(args: &Args, how: impl FnOnce(&str) -> String) -> Option<Vec<Deed>> {
+    let of = |name: &str| args.option(name).and_then(Value::text);
+    let to = of("to").or_else(|| args.text(1))?;
+    let to = of("from").map_or_else(|| to.clone(), |from| format!("{from} to {to}"));
+    Some(vec![Deed::ObjectGoes { what: format!("type {}", args.text(0)?), how: how(&to) }])
+}
+
 /// What becomes of something that is no table, in plain words.
 fn of_object(name: &str, object: &str) -> String {
     let (verb, kind) = match name {
         "enable_extension" => ("enables", "extension"),
         "create_enum" => ("creates", "type"),
-        "rename_enum" => ("renames", "type"),
-        "rename_enum_value" => ("renames a value of", "type"),
         _ => match name.split_once('_') {
             Some(("create", kind)) => ("creates", kind),
             Some((_, kind)) => ("replaces", kind),
@@ -404,5 +423,6 @@ fn of_object(name: &str, object: &str) -> String {
 
 fn drop_object(name: &str, args: &Args) -> Option<Vec<Deed>> {
     let kind = name.split_once('_').map_or(name, |(_, kind)| kind).replace('_', " ");
-    Some(vec![Deed::DropObject { what: format!("{kind} {}", args.text(0)?) }])
+    let kind = if kind == "enum" { "type".to_owned() } else { kind };
+    Some(vec![Deed::ObjectGoes { what: format!("{kind} {}", args.text(0)?), how: "is dropped".to_owned() }])
 }

@@ -48,6 +48,8 @@ pub struct Finder<'p> {
     /// What changes methods in a way that cannot be read: where, and why.
     pub unclear: Vec<(usize, String)>,
     pub modern: bool,
+    /// Where the class begins that names `ActiveRecord::Migration`, and the version in its brackets.
+    pub version: Option<(usize, Option<(u32, u32)>)>,
     pub outside_transaction: bool,
     depth: usize,
 }
@@ -93,7 +95,12 @@ impl<'p> Visit<'p> for Finder<'p> {
         if migrates {
             // Without a version it is of Rails 4 or older, whose defaults those of `[4.2]` are.
             let version = parent.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(version, _)| version);
-            let major = version.and_then(|version| version.split('.').next()?.trim().parse::<u32>().ok());
+            let numbers = version.and_then(numbers);
+            let major = numbers.map(|(major, _)| major);
+            let is_rails_own = parent.trim_start_matches("::").starts_with("ActiveRecord::Migration");
+            if is_rails_own && version.is_some() == numbers.is_some() {
+                self.version = self.version.or(Some((offset(&node.location()), numbers)));
+            }
             self.modern = !parent.starts_with("ActiveRecord::Migration") && !parent.starts_with("::ActiveRecord")
                 || major.is_some_and(|major| major >= 5);
             if let Some(body) = node.body() {
@@ -131,6 +138,12 @@ impl<'p> Visit<'p> for Finder<'p> {
     fn visit_constant_or_write_node(&mut self, node: &ConstantOrWriteNode<'p>) {
         self.around.push(node.as_node());
     }
+}
+
+/// `7.1`.
+pub fn numbers(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim().split('.').map(|part| part.trim().parse().ok());
+    Some((parts.next()??, parts.next().flatten().unwrap_or(0)))
 }
 
 /// The text or the symbol that a call is given.

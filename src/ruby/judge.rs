@@ -119,6 +119,11 @@ impl World {
         }
     }
 
+    /// Whether the database lets no null into a column, by the column itself or by a check that holds for all rows.
+    fn forbids_null(&self, table: &str, column: &str) -> bool {
+        self.schema.forbids_null(table, column) || self.schema.column(table, column).is_some_and(|known| !known.null)
+    }
+
     fn has_index_on(&self, table: &str, column: &str) -> bool {
         self.schema.table(table).is_some_and(|table| table.has_index_on(column))
     }
@@ -244,11 +249,15 @@ impl<'w> Bench<'w> {
                 }
             }
             Deed::AddConstraint { table, kind, ready, .. } => self.add_constraint(change, table, *kind, *ready),
+            Deed::Validate { table, .. } if !self.postgresql() => {
+                let message = format!("only PostgreSQL validates a constraint of {table} later");
+                self.say(change, "server-lacks", Refusal, message);
+            }
             Deed::Validate { table, .. } => {
                 if self.in_transaction && self.locked && self.postgresql() {
                     let message =
                         format!("a constraint of {table} is validated while the locks of this migration are held");
-                    self.say(change, "validate-in-transaction", Warning, message);
+                    self.say(change, "validate-in-transaction", Refusal, message);
                 }
             }
             Deed::Write { table, how } => self.write(change, table.as_deref(), how),
@@ -267,9 +276,9 @@ impl<'w> Bench<'w> {
             Deed::RenameSchema { from } => {
                 self.say(change, "rename-schema", Refusal, format!("the schema {from} is renamed under running code"));
             }
-            Deed::DropDatabase => self.say(change, "drop-database", Refusal, "a database is dropped".to_owned()),
-            Deed::DropObject { what } => {
-                self.say(change, "drop-object", Warning, format!("the {what} is dropped; running code may use it"));
+            Deed::DropAll { what } => self.say(change, "drop-database", Refusal, format!("{what} is dropped")),
+            Deed::ObjectGoes { what, how } => {
+                self.say(change, "drop-object", Warning, format!("the {what} {how}; running code may use it"));
             }
             Deed::AddEnumValue { name } if self.in_transaction && self.world.older_than((12, 0), (0, 0), (0, 0)) => {
                 let message = format!("a value is added to {name} inside of a transaction, which this server refuses");
@@ -367,6 +376,12 @@ impl<'w> Bench<'w> {
                 table,
                 format!("{name} is generated and stored: the table is written anew"),
             );
+        }
+        if self.world.server.engine == Engine::Mysql
+            && matches!(column.kind.as_str(), "jsonb" | "hstore" | "citext" | "tsvector")
+        {
+            let message = format!("{name} has the type {}, which only PostgreSQL has", column.kind);
+            self.say(change, "server-lacks", Refusal, message);
         }
         if column.kind == "json" && self.postgresql() && self.world.standing(table) != Standing::New {
             self.say(change, "json-column", Warning, format!("{name} has the type json, which has no equality"));
@@ -522,6 +537,11 @@ impl<'w> Bench<'w> {
         if self.world.standing(table) == Standing::New {
             return;
         }
+        // The other servers check all the same: Active Record gives them no such word.
+        let ready = ready && self.postgresql();
+        if ready && kind == Constraint::Unique {
+            return;
+        }
         if ready {
             let message = format!("{table} will refuse rows against its new {}", kind.name());
             return self.say(change, "new-constraint", Note, message);
@@ -553,6 +573,10 @@ impl<'w> Bench<'w> {
         if self.in_transaction && self.locked && self.world.server.engine != Engine::Mysql {
             let message = format!("{rows} are written ({how}) while the locks of this migration are held");
             self.say(change, "backfill-in-transaction", Warning, message);
+        } else if self.in_transaction && how.contains("in batches") && self.world.server.engine != Engine::Mysql {
+            let message =
+                format!("{rows} are written ({how}), all within one transaction that keeps each of them locked");
+            self.say(change, "backfill-in-transaction", Warning, message);
         } else if how.contains("all at once") || how.contains("all rows") {
             self.say(change, "backfill-at-once", Note, format!("{rows} are written by one statement ({how})"));
         }
@@ -568,6 +592,8 @@ impl<'w> Bench<'w> {
                 which: Which { kind: Some(Constraint::Check | Constraint::ForeignKey), .. },
                 ..
             }
+            // The index refuses already what the constraint will.
+            | Deed::AddConstraint { kind: Constraint::Unique, ready: true, .. }
             | Deed::Validate { .. }
             | Deed::RenameIndex { .. }
             | Deed::Rewrite { .. }
@@ -593,6 +619,7 @@ impl<'w> Bench<'w> {
                 let harmless = matches!(rows, Some(Rows::Stay | Rows::Reindexed));
                 if harmless || self.world.is_new_column(table, &column.name) { NeedsRestart } else { BreaksRunningCode }
             }
+            Deed::ChangeNull { table, column, null: false, .. } if self.world.forbids_null(table, column) => NeedsRestart,
             Deed::ChangeDefault { table, column } if self.world.is_new_column(table, column) => NeedsRestart,
             Deed::ChangeNull { null: true, .. }
             | Deed::RemoveConstraint { .. }

@@ -64,6 +64,8 @@ pub struct Deployed {
     pub migrations: Vec<(PathBuf, Vec<u8>)>,
     /// PostgreSQL where it is not known.
     pub engine: Option<Engine>,
+    /// The version of Rails that is going to run the migrations, where it is known.
+    pub rails: Option<(u32, u32)>,
     /// As the server or its people say it: `15.4`, `10.11.6-MariaDB`.
     pub server_version: Option<String>,
 }
@@ -166,7 +168,7 @@ impl Parsed<'_> {
             let mut world =
                 World::new(Models::of(&deployed.models), schema, engine, deployed.server_version.as_deref());
             let each = migrations.iter().zip(&scripts);
-            each.map(|(migration, script)| reading(migration, script, &mut world)).collect()
+            each.map(|(migration, script)| reading(migration, script, deployed.rails, &mut world)).collect()
         };
         let failed = || migrations.iter().map(|migration| unread(migration, "it cannot be read here")).collect();
         with_stack(deployed.sizes(), walk).unwrap_or_else(failed)
@@ -197,7 +199,12 @@ fn main_stack() -> usize {
     if told { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 0 }
 }
 
-fn reading(migration: &Source, script: &Result<Script, Unparsed>, world: &mut World) -> Reading {
+fn reading(
+    migration: &Source,
+    script: &Result<Script, Unparsed>,
+    rails: Option<(u32, u32)>,
+    world: &mut World,
+) -> Reading {
     let script = match script {
         Ok(script) => script,
         Err(Unparsed::TooLarge) => return unread(migration, "the file is too large to be read"),
@@ -219,12 +226,36 @@ fn reading(migration: &Source, script: &Result<Script, Unparsed>, world: &mut Wo
         .into_iter()
         .filter_map(|Verdict { rule, severity, at, message }| finding(migration, rule.name, severity, at, message))
         .collect();
+    findings.splice(0..0, wrong_version(migration, script, rails));
     // One expression may be dynamic in more than one way: a line is told once.
     let line = |finding: &Finding| finding.place.as_ref().map(|place| place.line);
     findings.dedup_by(|one, other| {
         one == other || (one.rule == "dynamic" && other.rule == "dynamic" && line(one) == line(other))
     });
     Reading { what, class, findings: excepted(migration, script, findings) }
+}
+
+/// Whether this Rails refuses the class for the version in its brackets.
+fn wrong_version(migration: &Source, script: &Script, rails: Option<(u32, u32)>) -> Option<Finding> {
+    let (at, asked) = script.version?;
+    let (major, minor) = rails?;
+    let message = match asked {
+        Some(asked) if asked > (major, minor) => {
+            format!("ActiveRecord::Migration[{}.{}] is not known to Rails {major}.{minor}", asked.0, asked.1)
+        }
+        None if (major, minor) >= (5, 1) => {
+            format!("ActiveRecord::Migration without a version in brackets is not supported by Rails {major}.{minor}")
+        }
+        _ => return None,
+    };
+    finding(migration, "migration-version", Severity::Refusal, at, message)
+}
+
+/// The version of Rails in a `Gemfile.lock`.
+pub fn rails_of_lock(text: &[u8]) -> Option<(u32, u32)> {
+    let text = String::from_utf8_lossy(text);
+    let version = text.lines().find_map(|line| line.strip_prefix("    activerecord ("))?;
+    finder::numbers(version.split_once(')')?.0)
 }
 
 /// Applies the exceptions that the file itself makes. One for a call is one for the statements in its heredoc.

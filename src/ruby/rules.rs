@@ -225,7 +225,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "validate-in-transaction",
-        severity: Warning,
+        severity: Refusal,
         what: "a constraint is validated in the transaction that changes a table",
         why: "the locks of the change are held until all rows are checked",
         safe: &["validate in a migration of its own"],
@@ -266,8 +266,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "backfill-in-transaction",
         severity: Warning,
-        what: "rows are written in the transaction that changes a table",
-        why: "the locks of the change are held until the last row is written",
+        what: "rows are written in the transaction that changes a table, or in batches within one transaction",
+        why: "the locks of the change, and those of the rows, are held until the last row is written",
         safe: &["write the rows in a migration of its own with disable_ddl_transaction!, in batches"],
     },
     Rule {
@@ -287,14 +287,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "drop-database",
         severity: Refusal,
-        what: "a database is dropped",
+        what: "a database is dropped, or a schema with all that is in it",
         why: "everything in it is gone for everybody",
         safe: &["do it by hand, never in a migration"],
     },
     Rule {
         name: "drop-object",
         severity: Warning,
-        what: "a view, a function, a type or the like is dropped",
+        what: "a view, a function, a type or the like is dropped or renamed",
         why: "running code that uses it fails until the restart",
         safe: &["deploy code that does not use it", "drop it with the push after that"],
     },
@@ -318,6 +318,20 @@ pub const RULES: &[Rule] = &[
         what: "a statement begins or ends a transaction inside of the migration's own",
         why: "what follows is no longer undone when the migration fails",
         safe: &["leave it out, or put disable_ddl_transaction! into the class and use transaction { }"],
+    },
+    Rule {
+        name: "server-lacks",
+        severity: Refusal,
+        what: "something is asked for that the app's server does not have: a type, or to validate a constraint later",
+        why: "the statement fails, or Rails has no such method for this server",
+        safe: &["use what the server in config/database.yml has"],
+    },
+    Rule {
+        name: "migration-version",
+        severity: Refusal,
+        what: "a migration is written for a version that this Rails does not have",
+        why: "Rails refuses to load it, and the release fails",
+        safe: &["write the version of the Gemfile.lock into the brackets: ActiveRecord::Migration[7.1]"],
     },
     Rule {
         name: "syntax-error",

@@ -34,6 +34,8 @@ const MAX_STEPS: usize = 50_000;
 #[derive(Debug, Default)]
 pub struct Script {
     pub changes: Vec<Change>,
+    /// Where its class begins, and the version of Rails that it asks for; none where its parent is the application's own.
+    pub version: Option<(usize, Option<(u32, u32)>)>,
     /// It has `disable_ddl_transaction!`.
     pub outside_transaction: bool,
     /// Statements of SQL, with the calls in whose heredoc they stand.
@@ -80,7 +82,7 @@ pub fn script(text: &[u8], engine: Engine) -> Result<Script, Broken> {
         batches: 0,
         silent: false,
         declaring: false,
-        out: Script { outside_transaction: finder.outside_transaction, ..Script::default() },
+        out: Script { outside_transaction: finder.outside_transaction, version: finder.version, ..Script::default() },
     };
     // A schema file has no class; a file without one that migrates does nothing that can be seen.
     if finder.classes.is_empty() {
@@ -597,6 +599,9 @@ impl<'p> Reader<'p> {
             }
             "create_table" | "change_table" | "create_join_table" => return self.table(method, call, at),
             "lambda" | "proc" => return Value::Code(block_text(call)),
+            "revert" if call.block().is_some_and(|block| block.as_block_node().is_some()) => {
+                return self.revert(call);
+            }
             "revert" | "run" | "load" => {
                 self.dynamic(at, format!("`{method}` runs another migration"));
                 return Value::Nil;
@@ -624,6 +629,29 @@ impl<'p> Reader<'p> {
         Value::Unknown
     }
 
+    /// `revert do ... end`: what the block does, undone from its end.
+    fn revert(&mut self, call: &CallNode<'p>) -> Value {
+        let before = self.out.changes.len();
+        self.run_block(call, vec![Value::Connection]);
+        let done = self.out.changes.split_off(before);
+        let made: BTreeSet<String> = done
+            .iter()
+            .filter_map(|change| match &change.deed {
+                Deed::CreateTable { table, .. } => Some(table.clone()),
+                _ => None,
+            })
+            .collect();
+        // With a table goes all that was done to it.
+        let lasts = |change: &Change| {
+            matches!(change.deed, Deed::CreateTable { .. })
+                || !change.deed.table().is_some_and(|table| made.contains(table))
+        };
+        for change in done.into_iter().rev().filter(lasts) {
+            self.out.changes.push(Change { deed: change.deed.inverse(), ..change });
+        }
+        Value::Nil
+    }
+
     /// SQL, and the words of Rails' migrations.
     fn word(&mut self, method: &str, args: &Args, call: Option<&CallNode<'p>>, at: usize) -> Option<Value> {
         if sql_method(method) {
@@ -649,6 +677,9 @@ impl<'p> Reader<'p> {
         }
         if method == "method" {
             return Some(args.text(0).map_or(Value::Unknown, Value::Method));
+        }
+        if let Some(quoted) = quoted(method, args, self.engine) {
+            return Some(quoted);
         }
         (method.ends_with('?') || HARMLESS.contains(&method)).then_some(Value::Unknown)
     }
@@ -809,7 +840,10 @@ impl<'p> Reader<'p> {
                 self.constants.extend(constant.map(|constant| (name(constant.as_slice()), Value::Rows(given))));
                 return Value::Unknown;
             }
-            "quoted_table_name" | "name" | "to_s" => return Value::Unknown,
+            "quoted_table_name" => {
+                return table.map_or(Value::Unknown, |table| Value::Text(in_quotes(&table, self.engine)));
+            }
+            "name" | "to_s" => return Value::Unknown,
             "column_names" | "columns" | "columns_hash" | "table_exists?" | "column_for_attribute" => {
                 self.args(call);
                 return Value::Presence;
@@ -830,7 +864,7 @@ impl<'p> Reader<'p> {
             || (method.ends_with('!') && !matches!(method, "!" | "find_by!" | "first!" | "last!" | "take!"))
         {
             let how = match AT_ONCE.contains(&method) {
-                true if self.batches > 0 || is_in_batches(call) => format!("{method}, in batches"),
+                _ if self.batches > 0 || is_in_batches(call) => format!("{method}, in batches"),
                 true => format!("{method}, all at once"),
                 false => method.to_owned(),
             };
@@ -948,7 +982,8 @@ impl<'p> Reader<'p> {
             if let Value::Rows(table) = &first
                 && WRITES.contains(&method.as_str())
             {
-                self.push(Deed::Write { table: table.clone(), how: method.clone() }, at);
+                let how = if self.batches > 0 { format!("{method}, in batches") } else { method.clone() };
+                self.push(Deed::Write { table: table.clone(), how }, at);
             }
             return plain(first, &method, self.engine);
         }
@@ -1043,6 +1078,24 @@ fn item_of(list: &Value, index: usize) -> Value {
         Value::List(items) => items.get(index).cloned().unwrap_or(Value::Nil),
         _ => Value::Unknown,
     }
+}
+
+/// What a connection makes of a name or a value for SQL.
+fn quoted(method: &str, args: &Args, engine: Engine) -> Option<Value> {
+    let text = match (method, args.list.first()) {
+        ("quoted_true", None) => "TRUE".to_owned(),
+        ("quoted_false", None) => "FALSE".to_owned(),
+        ("quote_table_name" | "quote_column_name", Some(_)) => in_quotes(&args.text(0)?, engine),
+        ("quote", Some(Value::Int(number))) => number.to_string(),
+        ("quote", Some(_)) => format!("'{}'", args.text(0)?.replace('\'', "''")),
+        _ => return None,
+    };
+    Some(Value::Text(text))
+}
+
+fn in_quotes(name: &str, engine: Engine) -> String {
+    let quote = if engine == Engine::Mysql { '`' } else { '"' };
+    name.split('.').map(|part| format!("{quote}{part}{quote}")).collect::<Vec<_>>().join(".")
 }
 
 /// A class that models derive from.

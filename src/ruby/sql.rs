@@ -101,7 +101,7 @@ fn head(words: &[String], count: usize) -> String {
 
 /// Statements whose first words say all that matters, so that no parser needs to know the rest of them.
 fn by_head(words: &[String]) -> Option<Vec<Deed>> {
-    let deed = upkeep(words).or_else(|| named(words)).or_else(|| of_object(words))?;
+    let deed = upkeep(words).or_else(|| named(words)).or_else(|| of_object(words)).or_else(|| of_table(words))?;
     Some(vec![deed])
 }
 
@@ -145,7 +145,9 @@ fn upkeep(words: &[String]) -> Option<Deed> {
     }
     if is("REINDEX") {
         let concurrently = has(words, "CONCURRENTLY");
-        return Some(Deed::Rewrite { what: "rebuilds indexes (REINDEX)".to_owned(), concurrently });
+        let what = "rebuilds indexes (REINDEX)".to_owned();
+        let whole = ["REINDEX DATABASE", "REINDEX SYSTEM", "REINDEX SCHEMA"].iter().any(|pattern| is(pattern));
+        return Some(if whole { Deed::Outside { what, blocks: true } } else { Deed::Rewrite { what, concurrently } });
     }
     if is("ALTER INDEX") {
         return quiet("alters an index");
@@ -175,7 +177,7 @@ fn named(words: &[String]) -> Option<Deed> {
         return Some(Deed::AddConstraint { table, kind: Constraint::Check, name: None, ready, expression: None });
     }
     if begins(words, "DROP DATABASE") {
-        return Some(Deed::DropDatabase);
+        return Some(Deed::DropAll { what: "a database".to_owned() });
     }
     if begins(words, "DROP INDEX") {
         let keyword =
@@ -214,6 +216,57 @@ const OBJECTS: [&str; 20] = [
     "DATABASE",
 ];
 
+/// Those that code names.
+const RENAMED: [&str; 7] = ["MATERIALIZED VIEW", "FUNCTION", "PROCEDURE", "TYPE", "DOMAIN", "SEQUENCE", "VIEW"];
+
+/// What an `ALTER` does to the name of an object, or to those of its parts.
+fn renamed(words: &[String]) -> Option<String> {
+    let at = words.iter().position(|word| word.eq_ignore_ascii_case("RENAME"));
+    let behind = |keyword: &str| {
+        let at = words.iter().rposition(|word| word.eq_ignore_ascii_case(keyword))?;
+        words.get(at + 1)
+    };
+    match at {
+        Some(at) if words.get(at + 1)?.eq_ignore_ascii_case("TO") => Some(format!("is renamed to {}", behind("TO")?)),
+        Some(at) => Some(format!("is renamed in its part {} to {}", words.get(at + 2)?, behind("TO")?)),
+        None if has(words, "SET") => Some(format!("is renamed into the schema {}", behind("SCHEMA")?)),
+        None => None,
+    }
+}
+
+/// What `ALTER TABLE` does that the parser does not know, where that is all that it does.
+fn of_table(words: &[String]) -> Option<Deed> {
+    let noise = |word: &&String| !["IF", "EXISTS", "ONLY"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    let words: Vec<String> = words.iter().filter(noise).cloned().collect();
+    let of = |pattern: &str| {
+        let mut names = matches(&words, pattern)?.into_iter();
+        Some((bare(&names.next()?), names.next()?))
+    };
+    if !begins(&words, "ALTER TABLE") || words.iter().any(|word| word == ",") {
+        return None;
+    }
+    if let Some((table, schema)) = of("ALTER TABLE * SET SCHEMA *") {
+        return Some(Deed::RenameTable { to: format!("{schema}.{table}"), from: table });
+    }
+    if let Some((table, part)) = of("ALTER TABLE * DETACH PARTITION *") {
+        let what = format!("detaches the partition {part} of {table}");
+        let concurrently = has(&words, "CONCURRENTLY");
+        return Some(if concurrently { Deed::Outside { what, blocks: false } } else { Deed::Other { what } });
+    }
+    if let Some((table, _)) = of("ALTER TABLE * CONVERT TO CHARACTER SET *") {
+        return Some(Deed::Rewrite { what: format!("rewrites the table {table}"), concurrently: false });
+    }
+    let others = [
+        ("ALTER TABLE * ATTACH PARTITION *", "attaches the partition"),
+        ("ALTER TABLE * INHERIT *", "takes over the columns of"),
+        ("ALTER TABLE * NO INHERIT *", "no longer belongs to"),
+    ];
+    others.into_iter().find_map(|(pattern, does)| {
+        let (table, other) = of(pattern)?;
+        Some(Deed::Other { what: format!("{table} {does} {other}") })
+    })
+}
+
 /// As many words may stand between `CREATE` and the kind of what is created: `OR REPLACE DEFINER = root @ localhost SQL SECURITY`.
 const MODIFIERS: usize = 12;
 
@@ -227,7 +280,13 @@ fn of_object(words: &[String]) -> Option<Deed> {
     let name = words.iter().skip(at + kind.split(' ').count()).find(|word| !keyword(word));
     let object = format!("{} {}", kind.to_lowercase(), name.map_or("", String::as_str)).trim_end().to_owned();
     match verb.as_str() {
-        "DROP" => Some(Deed::DropObject { what: object }),
+        "DROP" if kind == "SCHEMA" && has(words, "CASCADE") => {
+            Some(Deed::DropAll { what: format!("the {object} with all that is in it") })
+        }
+        "DROP" => Some(Deed::ObjectGoes { what: object, how: "is dropped".to_owned() }),
+        "ALTER" if RENAMED.contains(&kind) && renamed(words).is_some() => {
+            renamed(words).map(|how| Deed::ObjectGoes { what: object, how })
+        }
         "CREATE" => Some(Deed::Other { what: format!("creates the {object}") }),
         "ALTER" => Some(Deed::Other { what: format!("alters the {object}") }),
         _ => None,
@@ -286,7 +345,7 @@ fn of_statement(statement: Statement, not_valid: bool) -> Vec<Deed> {
         Statement::Drop { object_type, names, .. } => {
             let names: Vec<String> = names.iter().map(table).collect();
             let what = format!("{} {}", object_type.to_string().to_lowercase(), names.join(", "));
-            vec![Deed::DropObject { what }]
+            vec![Deed::ObjectGoes { what, how: "is dropped".to_owned() }]
         }
         Statement::Truncate(truncate) => {
             let cascade = truncate.cascade.is_some_and(|option| format!("{option:?}") == "Cascade");
@@ -522,7 +581,10 @@ fn of_constraint(table: String, constraint: &TableConstraint, not_valid: bool) -
     let (kind, ready) = match constraint {
         TableConstraint::Unique(_) => (Constraint::Unique, false),
         TableConstraint::PrimaryKey(_) => (Constraint::PrimaryKey, false),
-        TableConstraint::ForeignKey(_) => (Constraint::ForeignKey, not_valid),
+        TableConstraint::ForeignKey(key) => {
+            expression = Some(self::table(&key.foreign_table));
+            (Constraint::ForeignKey, not_valid)
+        }
         TableConstraint::Check(check) => {
             expression = Some(check.expr.to_string());
             name = check.name.as_ref().map(|name| name.value.clone());

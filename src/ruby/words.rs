@@ -110,7 +110,9 @@ pub const READS: [&str; 58] = [
 ];
 
 /// Methods without a receiver that do nothing to the schema.
-pub const HARMLESS: [&str; 43] = [
+pub const HARMLESS: [&str; 45] = [
+    "class",
+    "quoted_date",
     "say",
     "puts",
     "p",

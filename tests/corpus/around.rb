@@ -154,3 +154,35 @@ end
 ### expect note backfill-at-once 1
 ### says writes rows (
     Blog::Post.where(slug: nil).delete_all
+
+### case a version that Rails does not have yet
+### rails 7.1.3.4
+### expect refusal migration-version 1
+class AddShelf < ActiveRecord::Migration[8.0]
+  def change = add_column(:posts, :shelf, :string)
+end
+
+### case a version that Rails has
+### rails 7.1.3.4
+class AddShelf < ActiveRecord::Migration[7.1]
+  def change = add_column(:posts, :shelf, :string)
+end
+
+### case no version
+### rails 5.1.0
+### expect refusal migration-version 1
+class AddShelf < ::ActiveRecord::Migration
+  def change = add_column(:posts, :shelf, :string)
+end
+
+### case no version on old Rails
+### rails 5.0.7
+class AddShelf < ActiveRecord::Migration
+  def change = add_column(:posts, :shelf, :string)
+end
+
+### case a parent of the application's own
+### rails 7.1.3
+class AddShelf < ApplicationMigration
+  def change = add_column(:posts, :shelf, :string)
+end

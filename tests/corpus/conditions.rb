@@ -154,8 +154,8 @@ end
     end
 
 ### case leaving under a condition that is not known
-### says only where `ENV["SKIP"]` does not hold
-### expect warning remove-column 5
+### says under a condition that is not known
+### expect refusal remove-column 5
 class A < ActiveRecord::Migration[7.1]
   def up
     return if ENV["SKIP"]
@@ -165,7 +165,7 @@ class A < ActiveRecord::Migration[7.1]
 end
 
 ### case leaving in the other branch
-### expect warning remove-column 8
+### expect refusal remove-column 8
 class A < ActiveRecord::Migration[7.1]
   def up
     if ENV["GO"]
@@ -178,7 +178,7 @@ class A < ActiveRecord::Migration[7.1]
 end
 
 ### case leaving a helper
-### expect warning remove-column 9
+### expect refusal remove-column 9
 ### expect refusal drop-table 4
 class A < ActiveRecord::Migration[7.1]
   def up

@@ -13,7 +13,7 @@
 
 ### case a foreign key is validated where it is added
 ### expect note new-constraint 1
-### expect warning validate-in-transaction 2
+### expect refusal validate-in-transaction 2
     add_foreign_key :posts, :users, column: :author_id, validate: false
     validate_foreign_key :posts, :users
 
@@ -81,7 +81,6 @@ end
     add_unique_constraint :tags, :name
 
 ### case a unique constraint by an index
-### expect note new-constraint 1
     add_unique_constraint :tags, using_index: "index_tags_on_name"
 
 ### case an exclusion constraint
@@ -157,3 +156,22 @@ end
 ### structure CREATE TABLE public.posts (\n id bigint NOT NULL,\n slug character varying\n);\nALTER TABLE public.posts ADD CONSTRAINT slug_there CHECK ((slug IS NOT NULL)) NOT VALID;\nALTER TABLE public.posts ADD CONSTRAINT id_there CHECK ((id IS NOT NULL)) NOT VALID;
     validate_check_constraint :posts, "slug_there"
     change_column_null :posts, :slug, false
+
+### case MySQL checks all the same
+### engine mysql
+### expect warning foreign-key-validates 1
+### expect warning check-validates 2
+### expect refusal server-lacks 3
+    add_foreign_key :comments, :posts, validate: false
+    add_check_constraint :posts, "price > 0", name: "p", validate: false
+    validate_check_constraint :posts, name: "p"
+
+### case MySQL has another type for it
+### engine mysql
+### expect refusal server-lacks 1
+    add_column :posts, :settings, :jsonb
+
+### case MySQL changes the characters of a table
+### engine mysql
+### expect refusal rewrite 1
+    execute "ALTER TABLE posts CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci"

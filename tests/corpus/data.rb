@@ -34,6 +34,7 @@ class AddRank < ActiveRecord::Migration[5.2]
 end
 
 ### case each row without a change
+### expect warning backfill-in-transaction 4
 ### class restart
 class TouchPosts < ActiveRecord::Migration[5.2]
   def up
@@ -85,6 +86,7 @@ end
     say "there are #{Post.count} posts"
 
 ### case a transaction of the model
+### expect warning backfill-in-transaction 2
 ### class restart
     Post.transaction do
       Post.where(status: 0).find_each { |post| post.update!(status: 1) }

@@ -306,6 +306,7 @@ class DropSlug < ActiveRecord::Migration[7.0]
 end
 
 ### case a relation is walked through
+### expect warning backfill-in-transaction 4
 ### class restart
 class Fill < ActiveRecord::Migration[7.0]
   def up

@@ -250,3 +250,22 @@ end
     for column in %i[slug]
       remove_column :posts, column
     end
+
+### case a block is undone
+### expect warning drop-table 4
+### expect refusal remove-column 3
+### expect refusal rename-column 2
+### says drops the table drafts
+### says removes the column posts.slug
+    revert do
+      rename_column :posts, :headline, :title
+      add_column :posts, :slug, :string
+      create_table(:drafts) { |t| t.string :name }
+      add_index :posts, :slug, algorithm: :concurrently, name: "x" if false
+    end
+
+### case what cannot be undone
+### expect note dynamic 2
+    revert do
+      change_column :posts, :slug, :text
+    end

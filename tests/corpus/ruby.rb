@@ -288,7 +288,7 @@ end
     revert CreatePosts
 
 ### case a block is reverted
-### expect note dynamic 1
+### expect refusal drop-table 2
     revert do
       create_table :posts
     end

@@ -134,7 +134,6 @@ end
     execute "ALTER TABLE tags ADD CONSTRAINT u UNIQUE (name)"
 
 ### case unique by SQL with an index
-### expect note new-constraint 1
     execute "ALTER TABLE tags ADD CONSTRAINT u UNIQUE USING INDEX tags_name"
 
 ### case a primary key by SQL
@@ -395,3 +394,67 @@ end
       DROP TABLE comments;
     SQL
     execute "DROP TABLE users"
+
+### case a table goes into another schema
+### expect refusal rename-table 1
+### class breaks
+### says renames the table posts to archive.posts
+    execute "ALTER TABLE IF EXISTS ONLY public.posts SET SCHEMA archive"
+
+### case a partition is detached concurrently inside of the transaction
+### expect refusal concurrent-in-transaction 1
+    execute "ALTER TABLE posts DETACH PARTITION posts_2020 CONCURRENTLY"
+
+### case partitions come and go
+### class restart
+### says detaches the partition posts_2020 of posts
+    execute "ALTER TABLE posts DETACH PARTITION posts_2020"
+    execute "ALTER TABLE posts ATTACH PARTITION posts_2021 FOR VALUES IN (1)"
+    execute "ALTER TABLE posts NO INHERIT things"
+
+### case more than the parser knows is not passed over
+### expect note dynamic 1
+    execute "ALTER TABLE posts SET SCHEMA archive, DROP COLUMN slug"
+
+### case a schema goes with all that is in it
+### expect refusal drop-database 1
+### expect refusal drop-database 2
+    execute "DROP SCHEMA IF EXISTS public CASCADE"
+    drop_schema "old"
+
+### case an empty schema goes
+### expect warning drop-object 1
+    execute "DROP SCHEMA old"
+
+### case what code names is renamed
+### expect warning drop-object 1
+### expect warning drop-object 2
+### expect warning drop-object 3
+### expect warning drop-object 4
+### expect warning drop-object 5
+### class breaks
+### says renames the view v to w
+### says renames the type mood in its part 'sad' to 'blue'
+    execute "ALTER VIEW v RENAME TO w"
+    execute "ALTER TYPE mood RENAME VALUE 'sad' TO 'blue'"
+    rename_enum_value :mood, from: "sad", to: "blue"
+    rename_enum :mood, :feeling
+    execute "ALTER FUNCTION f(integer) SET SCHEMA other"
+
+### case a constraint made of a unique index
+### class unnoticed
+    execute "ALTER TABLE posts ADD CONSTRAINT u UNIQUE USING INDEX index_posts_on_slug"
+
+### case all indexes of a database
+### expect refusal concurrent-in-transaction 1
+### expect refusal rewrite 1
+    execute "REINDEX DATABASE production"
+
+### case names and values in quotes
+### expect warning backfill-in-transaction 3
+### expect refusal remove-column 1
+### expect refusal drop-table 2
+### says writes rows of posts (UPDATE)
+    execute "ALTER TABLE #{quote_table_name(:posts)} DROP COLUMN #{connection.quote_column_name('slug')}"
+    execute "DROP TABLE #{Comment.quoted_table_name}"
+    execute "UPDATE #{ActiveRecord::Base.connection.quote_table_name('posts')} SET slug = #{quote("it's")} WHERE draft = #{quoted_true}"

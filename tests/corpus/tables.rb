@@ -120,7 +120,7 @@ end
     rename_schema :audit, :audits
 
 ### case a schema is dropped
-### expect warning drop-object 1
+### expect refusal drop-database 1
     drop_schema :audit
 
 ### case an extension is enabled

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use unstuck::findings::Severity;
 use unstuck::rails::Engine;
-use unstuck::ruby::{Class, Deployed, RULES, Reading, Source, read, read_all};
+use unstuck::ruby::{Class, Deployed, RULES, Reading, Source, rails_of_lock, read, read_all};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus");
 
@@ -23,6 +23,7 @@ struct Case {
     text: String,
     engine: Option<Engine>,
     version: Option<String>,
+    rails: Option<(u32, u32)>,
     /// Only these models, and this schema, instead of the application's.
     models: Option<Vec<String>>,
     schema: Option<String>,
@@ -55,9 +56,10 @@ impl Case {
         Deployed {
             models: self.models.as_deref().map_or_else(|| app.models.clone(), own),
             schema,
-            migrations: Vec::new(),
+            rails: self.rails,
             engine: Some(self.engine.unwrap_or(Engine::Postgresql)),
             server_version: self.version.clone(),
+            ..Deployed::default()
         }
     }
 }
@@ -115,6 +117,10 @@ fn cases() -> Vec<Case> {
                         other => panic!("no engine {other}"),
                     });
                     case.version = Some(version.to_owned()).filter(|version| !version.is_empty());
+                }
+                "rails" => {
+                    let lock = format!("GEM\n  specs:\n    actioncable ({value})\n    activerecord ({value})\n");
+                    case.rails = rails_of_lock(lock.as_bytes());
                 }
                 "model" => case.models.get_or_insert_default().push(value),
                 "schema" => case.schema = Some(value),

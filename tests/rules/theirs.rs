@@ -84,7 +84,8 @@ pub const STRONG_MIGRATIONS: &[Row] = &[
     ),
 ];
 
-const OTHER_OBJECTS: &str = "Not of tables or models: it is described in words, and the class is the worse one.";
+const OTHER_OBJECTS: &str =
+    "Not of tables or models: it is told in words, as far as the parser knows it, and counts as needing the restart.";
 
 /// The rules of squawk, as its site lists them.
 pub const SQUAWK: &[Row] = &[
@@ -149,17 +150,29 @@ pub const SQUAWK: &[Row] = &[
     ("require-enum-value-ordering", &[], "The order of an enum's values breaks no code."),
     ("require-table-schema", &[], "Rails sets the search path."),
     ("identifier-too-long", &["long-name"], "Indexes, which Rails refuses; other names are cut by the server."),
-    ("require-concurrent-partition-detach", &[], OTHER_OBJECTS),
+    (
+        "require-concurrent-partition-detach",
+        &["concurrent-in-transaction"],
+        "Told in words; refused where it is certain to fail.",
+    ),
     ("require-concurrent-reindex", &["rewrite"], ""),
     ("prefer-repack", &["rewrite"], ""),
     ("ban-duplicate-column-assignments", &[], "The server refuses it at the first attempt, in development."),
-    ("ban-drop-schema", &["drop-object"], "A warning."),
+    (
+        "ban-drop-schema",
+        &["drop-database", "drop-object"],
+        "Refused with all that is in it; a warning where it has to be empty.",
+    ),
     ("ban-drop-sequence", &["drop-object"], "A warning."),
     ("ban-drop-domain", &["drop-object"], "A warning."),
     ("ban-drop-constraint", &[], "Running code keeps working with fewer constraints."),
     ("ban-drop-generated-expression", &[], OTHER_OBJECTS),
-    ("renaming-object", &[], OTHER_OBJECTS),
-    ("ban-set-schema", &[], OTHER_OBJECTS),
+    (
+        "renaming-object",
+        &["drop-object"],
+        "A warning, for what code names: views, functions, types and their values, sequences.",
+    ),
+    ("ban-set-schema", &["rename-table", "drop-object"], ""),
     ("ban-alter-identity", &["change-default"], "Where a column begins to count."),
     ("ban-alter-generated-expression", &[], OTHER_OBJECTS),
     ("ban-drop-index", &["index-removal-blocks"], "Only where it blocks: a missing index makes code slow, not wrong."),
@@ -187,6 +200,6 @@ pub const SQUAWK: &[Row] = &[
     ("ban-add-composite-attribute", &[], OTHER_OBJECTS),
     ("ban-detach-inheritance", &[], OTHER_OBJECTS),
     ("ban-alter-sequence-values", &[], OTHER_OBJECTS),
-    ("ban-alter-system-options", &[], OTHER_OBJECTS),
+    ("ban-alter-system-options", &["concurrent-in-transaction"], "Refused where it is certain to fail."),
     ("ban-alter-extension", &[], OTHER_OBJECTS),
 ];

@@ -165,12 +165,21 @@ impl<'p> Reader<'p> {
         // For what follows a branch that leaves there is no branch left to stand.
         let is_plain = |departure: Departure| departure.depth == inside;
         match (by_then, by_other) {
+            // `return if ...` before everything else: what follows is what the migration is for, and is expected to run.
+            (Some(departure), None) | (None, Some(departure)) if is_plain(departure) && self.is_guard(departure) => {
+                self.depend(Condition::Expected);
+            }
             (Some(departure), None) if is_plain(departure) => self.depend(fails),
             (None, Some(departure)) if is_plain(departure) => self.depend(holds),
             (None, None) => {}
             _ => self.depend(stays()),
         }
         if value == otherwise { value } else { Value::Unknown }
+    }
+
+    /// Whether a way out stands before everything that the migration does.
+    fn is_guard(&self, departure: Departure) -> bool {
+        departure.left == Left::Method && self.out.changes.is_empty()
     }
 
     fn both(&mut self, left: &Node<'p>, right: &Node<'p>) -> Value {
