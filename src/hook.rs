@@ -29,7 +29,8 @@ impl Script<'_> {
         text.extend(quoted(self.program));
         text.extend(b"\nroot=");
         text.extend(quoted(self.root));
-        let (condition, runner) = if self.by_sh { ("-f", "sh -e ") } else { ("-x", "") };
+        let (condition, first) =
+            if self.by_sh { ("-f", "first='#!sh -e'") } else { ("-x", r#"IFS= read -r first <"$before" || :"#) };
         let (goes_on, code) =
             if self.refuses_without { ("is refused (hook.missing)", 1) } else { ("goes on without it", 0) };
         text.extend(
@@ -41,7 +42,16 @@ feed() {{
     [ -z "$lines" ] || printf '%s\n' "$lines" 2>/dev/null
 }}
 if [ {condition} "$before" ]; then
-    feed | {runner}"$before" "$@" || exit
+    {first}
+    case "$first " in
+        *fish\ *) feed | "$before" "$@" || exit ;;
+        '#!'*sh\ *)
+            # Many a script asks $0 where it lies and which hook it is: to a shell it can be given under our name.
+            # shellcheck disable=SC2016 # These are the other shell's.
+            feed | ${{first#??}} -c 'before=$1; shift; . "$before"' "$0" "$before" "$@" || exit
+            ;;
+        *) feed | "$before" "$@" || exit ;;
+    esac
 fi
 if [ ! -x "$unstuck" ]; then
     unstuck=$(command -v unstuck) || {{
@@ -110,7 +120,17 @@ pub struct Manager {
 pub const MANAGERS: [Manager; 2] = [
     Manager {
         name: "lefthook",
-        files: &["lefthook.yml", ".lefthook.yml", "lefthook.yaml", ".lefthook.yaml", ".config/lefthook.yml"],
+        files: &[
+            "lefthook.yml",
+            ".lefthook.yml",
+            "lefthook.yaml",
+            ".lefthook.yaml",
+            ".config/lefthook.yml",
+            "lefthook.toml",
+            ".lefthook.toml",
+            "lefthook.json",
+            ".lefthook.json",
+        ],
         lines: "\
 pre-push:
   commands:

@@ -137,8 +137,10 @@ impl Plan {
         self.findings.extend(edited.iter().map(|change| edit(change)));
         self.findings.extend(gone.iter().filter_map(|change| loss(change, &new)));
         let known = gone.iter().filter_map(|change| version(&change.path));
-        // Without the file of the newest version there is nothing that a schema file could be in step with.
-        if !known.into_iter().any(|version| Some(version) == newest_deployed) {
+        // Without the file of the newest version there is nothing that a schema file could be in step with; nor where one of the
+        // new files tells no version.
+        let unnamed = new.iter().any(|change| version(&change.path).is_none());
+        if !unnamed && !known.into_iter().any(|version| Some(version) == newest_deployed) {
             let versions = new.iter().filter_map(|change| version(&change.path)).chain(newest_deployed.clone());
             self.newest.extend(versions.max().map(|newest| (path.clone(), newest)));
         }

@@ -128,7 +128,11 @@ fn step(line: &str, script: Option<Script>) -> Migrates {
     let mut best = Migrates::No;
     for (index, word) in words.iter().enumerate() {
         let found = if base(word) == "unstuck" {
-            if words[index + 1..].contains(&"migrate") { Migrates::Proved } else { Migrates::Perhaps }
+            match words[index + 1..].contains(&"migrate") {
+                true if words.contains(&"--dry-run") => Migrates::No,
+                true => Migrates::Proved,
+                false => Migrates::Perhaps,
+            }
         } else if is_migrating_task(word) {
             Migrates::Plainly
         } else if word.contains(char::is_whitespace) {
@@ -137,7 +141,7 @@ fn step(line: &str, script: Option<Script>) -> Migrates {
         } else if let Some(text) = script.and_then(|script| script(word)) {
             // What it runs may run other things in turn.
             lines(&text).map(|line| step(line, None)).max().unwrap_or(Migrates::No).max(Migrates::Perhaps)
-        } else if is_silent(word) {
+        } else if is_silent(word) || (*word == "migrate" && words[..index].iter().any(|word| base(word) == "unstuck")) {
             Migrates::No
         } else {
             Migrates::Perhaps
@@ -276,6 +280,7 @@ mod tests {
             ("unstuck migrate", Migrates::Proved),
             ("vendor/bin/unstuck --json migrate -- bin/rails db:migrate", Migrates::Proved),
             ("unstuck status", Migrates::Perhaps),
+            ("unstuck migrate --dry-run", Migrates::No),
             ("bin/rails db:migrate", Migrates::Plainly),
             ("bundle exec rake db:migrate:primary", Migrates::Plainly),
             ("rails db:prepare && echo done", Migrates::Plainly),

@@ -39,6 +39,11 @@ const SHOWN: usize = 20;
 const DETAILS: usize = 20;
 
 impl Review {
+    /// Nothing to run, and nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.findings.is_empty()
+    }
+
     /// What two branches of one push bring together, each migration and each finding once.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

@@ -34,6 +34,8 @@ pub struct Stamp {
     pub line: usize,
     pub column: usize,
     pub excerpt: String,
+    /// It has the marks of a merge conflict in it.
+    pub conflicts: bool,
 }
 
 impl Stamp {
@@ -49,6 +51,7 @@ impl Stamp {
             line: text[..offset].split(|byte| *byte == b'\n').count(),
             column: offset - start + 1,
             excerpt: String::from_utf8_lossy(line).trim_end_matches('\r').to_owned(),
+            conflicts: text.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"<<<<<<< ")),
         })
     }
 }
@@ -129,6 +132,10 @@ fn quoted_numbers(text: &[u8]) -> impl Iterator<Item = (Version, usize)> {
 /// Compares the schema files of a folder with its newest migration. Where there are two, it is enough that one is in step: the
 /// other was left behind when the application changed the format.
 pub fn judge(stamps: &[Stamp], newest: &Version) -> Option<Finding> {
+    if let Some(conflict) = stamps.iter().find(|stamp| stamp.conflicts) {
+        let remedy = ["resolve the conflict, or write the file anew: `bin/rails db:migrate`"];
+        return Some(finding(conflict, "the schema file has the marks of a merge conflict in it".to_owned(), &remedy));
+    }
     let stamp = stamps.first().filter(|_| stamps.iter().all(|stamp| stamp.version != *newest))?;
     let stamp = stamps.iter().max_by(|a, b| a.version.cmp(&b.version)).unwrap_or(stamp);
     let (message, remedy) = if stamp.version < *newest {
@@ -148,7 +155,19 @@ pub fn judge(stamps: &[Stamp], newest: &Version) -> Option<Finding> {
             ["commit the migration that belongs to it, or run `bin/rails db:migrate` on a database without it"],
         )
     };
-    Some(Finding {
+    Some(finding(stamp, message, &remedy))
+}
+
+/// What to say of a schema file that is there no more, nor another one in its place.
+pub fn gone(stamp: &Stamp) -> Finding {
+    let place = Place { path: stamp.path.clone(), line: 0, column: 0, excerpt: String::new() };
+    let remedy = ["bring it back, unless every database is set up by the migrations"];
+    let message = "the schema file is deleted: a database that is set up anew gets no tables from it".to_owned();
+    Finding { severity: Severity::Warning, place: Some(place), ..finding(stamp, message, &remedy) }
+}
+
+fn finding(stamp: &Stamp, message: String, remedy: &[&str]) -> Finding {
+    Finding {
         rule: "schema-out-of-step",
         severity: Severity::Refusal,
         place: Some(Place {
@@ -158,8 +177,8 @@ pub fn judge(stamps: &[Stamp], newest: &Version) -> Option<Finding> {
             excerpt: stamp.excerpt.clone(),
         }),
         message,
-        remedy: remedy.map(str::to_owned).into(),
-    })
+        remedy: remedy.iter().map(|&step| step.to_owned()).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +233,7 @@ mod tests {
             line: 1,
             column: 1,
             excerpt: String::new(),
+            conflicts: false,
         };
         for (stamps, expected) in [
             (&[][..], None),

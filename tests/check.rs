@@ -294,3 +294,52 @@ fn models_are_known_by_all_that_is_said_of_them() {
         scene.git(&["reset", "-q", "--hard", "HEAD~"]);
     }
 }
+
+#[test]
+fn where_nothing_was_looked_at_nothing_is_called_right() {
+    let scene = Scene::new("sha1");
+    scene.write("backend/db/migrate/1_one.rb", "");
+    scene.commit();
+    scene.write("backend/db/migrate/2_two.rb", "");
+    scene.commit();
+    let output = check(&scene, &["HEAD~..HEAD"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("there is no Rails application at the top") && said.contains("-C names"), "{said}");
+    let mut command = scene.command(&scene.app(), env!("CARGO_BIN_EXE_unstuck"));
+    let output = command.args(["check", "-C", "backend", "--json", "HEAD~..HEAD"]).output().unwrap();
+    secrets::keep(&output);
+    assert_eq!(seen(&serde_json::from_slice(&output.stdout).unwrap()).0, ["Two"]);
+}
+
+#[test]
+fn a_schema_file_that_cannot_be_one_is_said() {
+    let scene = scene();
+    scene.write("db/schema.rb", &format!("<<<<<<< HEAD\n{}=======\n{}>>>>>>> x\n", schema(3), schema(2)));
+    scene.commit();
+    assert_eq!(seen(&document(&scene, &["main..HEAD"])).1, ["schema-out-of-step"]);
+    std::fs::remove_file(scene.app().join("db/schema.rb")).unwrap();
+    scene.commit();
+    let document = document(&scene, &["main..HEAD"]);
+    assert_eq!(seen(&document).1, ["schema-out-of-step"]);
+    assert_eq!(document["findings"][0]["severity"], "warning", "{document}");
+}
+
+#[test]
+fn a_name_that_is_none_says_nothing_of_the_schema_file() {
+    let scene = scene();
+    scene.migration("5_A-b.rb", "");
+    scene.write("db/schema.rb", &schema(5));
+    scene.commit();
+    assert_eq!(seen(&document(&scene, &["main..HEAD"])).1, ["illegal"]);
+}
+
+#[test]
+fn a_comment_lets_an_edit_pass() {
+    let scene = scene();
+    scene.migration("1_one.rb", "another\n# unstuck:allow edited a typo in a comment");
+    scene.commit();
+    let document = document(&scene, &["main..HEAD"]);
+    assert_eq!(document["findings"][0]["severity"], "note", "{document}");
+    assert!(document["findings"][0]["message"].as_str().unwrap().ends_with("(allowed: a typo in a comment)"));
+}

@@ -285,3 +285,36 @@ fn check_shell(scene: &Scene, script: &Path) {
     let check = scene.command(scene.dir.path(), "shellcheck").args(arguments).output().expect("shellcheck runs");
     assert!(check.status.success(), "{}", text(&check));
 }
+
+#[test]
+fn the_hook_that_was_there_knows_its_place_and_its_name() {
+    for (shebang, passes) in [("#!/bin/sh", true), ("#!/usr/bin/env bash", true), ("#!/bin/sh -e", false)] {
+        let scene = Scene::new("sha1");
+        let hook = scene.app().join(".git/hooks/pre-push");
+        let script = "echo \"it is $(basename \"$0\") of $1\" >&2\n. \"$(dirname \"$0\")/more\"\nfalse\nexit 0\n";
+        executable(&hook, &format!("{shebang}\n{script}"));
+        fs::write(hook.with_file_name("more"), "echo \"and reads $(cat | wc -w) words\" >&2\n").unwrap();
+        state(&scene, "install");
+        scene.commit();
+        let push = scene.try_git(&["push", "production", "main"]);
+        assert_eq!(push.status.success(), passes, "{shebang}: {}", text(&push));
+        assert!(
+            text(&push).contains("it is pre-push of production\nand reads 4 words\n"),
+            "{shebang}: {}",
+            text(&push)
+        );
+    }
+}
+
+#[test]
+fn what_becomes_of_the_hook_that_was_there_is_said() {
+    let scene = Scene::new("sha1");
+    let hook = scene.app().join(".git/hooks/pre-push");
+    let say = |what: &str| text(&unstuck(&scene, Path::new(UNSTUCK), &scene.app(), &["hook", what]));
+    assert!(say("uninstall").contains("there is no hook "));
+    fs::write(&hook, "#!/bin/sh\n").unwrap();
+    assert!(say("install").contains("is not executable, so git did not run it"));
+    assert!(say("uninstall").contains("is again what it was"));
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(say("install").contains("the hook that was there runs first, as "));
+}

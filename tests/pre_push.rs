@@ -373,3 +373,29 @@ fn folders_without_a_schema_file_share_that_of_the_first_database() {
     let said = scene.git(&["push", "production", "main"]);
     assert!(said.find("19 Y") < said.find("20 Z") && said.contains("2 migrations:"), "{said}");
 }
+
+#[test]
+fn a_commit_that_is_not_here_is_stood_in_for_by_what_was_last_seen() {
+    let scene = Scene::with_hook("sha1");
+    scene.migration("1_one.rb", "one");
+    scene.commit();
+    scene.git(&["update-ref", "refs/remotes/production/main", "HEAD"]);
+    scene.migration("2_two.rb", "two");
+    let pushed = scene.commit();
+    let line = format!("refs/heads/main {pushed} refs/heads/main {}\n", "1".repeat(40));
+    let output = scene.hook_in(&scene.app(), line.as_bytes());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("is not in this repository"), "{said}");
+    assert!(said.contains("compared with refs/remotes/production/main instead"), "{said}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["pending"][0]["name"], "Two", "{document}");
+}
+
+#[test]
+fn a_push_without_a_rails_application_is_said_not_to_have_been_looked_at() {
+    let scene = Scene::with_hook("sha1");
+    scene.write("backend/db/migrate/1_one.rb", "");
+    scene.commit();
+    let said = scene.git(&["push", "production", "main"]);
+    assert!(said.contains("there is no Rails application at the top of what is pushed"), "{said}");
+}

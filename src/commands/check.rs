@@ -2,7 +2,7 @@
 
 use git2::{Commit, Repository};
 
-use super::review::review;
+use super::review::{holds_rails, no_rails, review};
 use crate::adapters::git;
 use crate::args::{self, Format};
 use crate::config::Settings;
@@ -16,12 +16,15 @@ pub fn check(settings: &Settings, args: &args::Check, reporter: &Reporter) -> Re
     };
     let (from, to) = ends(&repository, args.range.as_deref(), settings.env.get("GITHUB_BASE_REF").map(String::as_str))?;
     let review = review(&repository, settings, &to, Some(&from))?;
+    if review.is_empty() && !holds_rails(&repository, settings, &to) {
+        return Err(Error::new(Kind::Input, no_rails(&repository, settings)).hint("-C names the Rails root"));
+    }
     // Standard output is the machine's alone, where one reads it.
     let mut story = reporter.clone();
     story.json = format != Format::Text;
     review.tell(&story, "these commits would run");
     match format {
-        Format::Text if review.pending.is_empty() && review.findings.is_empty() => {
+        Format::Text if review.is_empty() => {
             reporter.say("nothing to run, nothing wrong");
         }
         Format::Text => {}

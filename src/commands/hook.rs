@@ -1,6 +1,7 @@
 //! `unstuck hook install` and `unstuck hook uninstall`.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::json;
@@ -85,7 +86,9 @@ fn install(folder: &Folder, root: &Path, settings: &Settings, reporter: &Reporte
     let hook = folder.hook();
     reporter.say(&format!("{} {}", if changed { "installed" } else { "already there:" }, hook.display()));
     if let Some(before) = folder.before() {
-        reporter.say(&format!("the hook that was there runs first, as {}", before.display()));
+        let runs = folder.of_husky || is_executable(&before);
+        let what = if runs { "runs first, as" } else { "is not executable, so git did not run it: it stays" };
+        reporter.say(&format!("the hook that was there {what} {}", before.display()));
     }
     if folder.shared {
         reporter.warn("core.hooksPath lies outside of this repository: the hook is called in all that share it");
@@ -101,10 +104,15 @@ fn uninstall(folder: &Folder, reporter: &Reporter) -> Result<u8> {
     reporter.say(&match (changed, had_before) {
         (true, true) => format!("{} is again what it was", hook.display()),
         (true, false) => format!("removed {}", hook.display()),
+        (false, _) if hook.symlink_metadata().is_err() => format!("there is no hook {}", hook.display()),
         (false, _) => format!("{} is not ours; nothing was changed", hook.display()),
     });
     tell(reporter, if changed { "uninstalled" } else { "unchanged" }, folder);
     Ok(0)
+}
+
+fn is_executable(hook: &Path) -> bool {
+    hook.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn tell(reporter: &Reporter, state: &str, folder: &Folder) {

@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use git2::{Commit, Repository};
 
-use super::review::review;
+use super::review::{holds_rails, no_rails, review};
 use crate::adapters::{git, trees};
 use crate::args;
 use crate::config::Settings;
@@ -97,12 +97,18 @@ fn look_at(
         Some(id) => match commit(id)? {
             None => {
                 reporter.warn(&missing(repository, args, update, id));
-                return Ok(None);
+                let Some((name, commit)) = last_seen(repository, args, settings) else { return Ok(None) };
+                reporter.say(&format!("compared with {name} instead, as it was last seen"));
+                Some(commit)
             }
             deployed => deployed,
         },
     };
-    review(repository, settings, &pushed, deployed.as_ref()).map(Some)
+    let review = review(repository, settings, &pushed, deployed.as_ref())?;
+    if review.is_empty() && !holds_rails(repository, settings, &pushed) {
+        reporter.warn(&no_rails(repository, settings));
+    }
+    Ok(Some(review))
 }
 
 /// What to do where the deployed commit is not here.
@@ -117,6 +123,19 @@ fn missing(repository: &Repository, args: &args::PrePush, update: &Update, id: &
     )
 }
 
+/// The branch of the remote that is deployed, as git last saw it.
+fn last_seen<'a>(
+    repository: &'a Repository,
+    args: &args::PrePush,
+    settings: &Settings,
+) -> Option<(String, Commit<'a>)> {
+    settings.hook.branches.iter().find_map(|branch| {
+        let name = format!("refs/remotes/{}/{branch}", args.to);
+        let commit = repository.find_reference(&name).and_then(|reference| reference.peel_to_commit()).ok()?;
+        Some((name, commit))
+    })
+}
+
 /// What the remote was last seen to have, for a branch that is new there: it may have been deployed under another name.
 fn last_known<'a>(
     repository: &'a Repository,
@@ -124,12 +143,7 @@ fn last_known<'a>(
     settings: &Settings,
     reporter: &Reporter,
 ) -> Option<Commit<'a>> {
-    let seen = |branch: &String| {
-        let name = format!("refs/remotes/{}/{branch}", args.to);
-        let commit = repository.find_reference(&name).and_then(|reference| reference.peel_to_commit()).ok()?;
-        Some((name, commit))
-    };
-    let known = settings.hook.branches.iter().find_map(seen);
+    let known = last_seen(repository, args, settings);
     reporter.say(&match &known {
         Some((name, _)) => format!("the branch is new there; compared with {name}, as it was last seen"),
         None => "nothing is known to be deployed there, so that every migration counts as pending".to_owned(),

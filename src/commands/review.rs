@@ -30,11 +30,33 @@ pub fn review(
             let here =
                 Error::new(Kind::System, "an object that is needed to compare the commits is not in this repository")
                     .because(anyhow::anyhow!("{}", error.message()));
-            let lacking = deployed.unwrap_or(pushed).id();
-            here.hint(format!("in a partial clone, this makes git fetch it: git archive {lacking} db app > /dev/null"))
+            here.hint(format!("in a partial clone, this makes git fetch it: {}", fetching(&[Some(pushed), deployed])))
         }
         _ => Error::new(Kind::System, format!("the commits cannot be compared: {}", error.message())),
     })
+}
+
+/// Whether a commit has anything of a Rails application where the Rails root is said to be. What cannot be read may be one.
+pub fn holds_rails(repository: &Repository, settings: &Settings, commit: &Commit) -> bool {
+    let marks = ["db/migrate", "db", "config/application.rb", "config/database.yml", "bin/rails"];
+    match trees::root(repository, &trees::prefix(repository, &settings.root), commit) {
+        Ok(Some(root)) => marks.iter().any(|mark| root.get_path(Path::new(mark)).is_ok()),
+        Ok(None) => false,
+        Err(_) => true,
+    }
+}
+
+/// What to say where there is none: nothing wrong was found where nothing was looked at.
+pub fn no_rails(repository: &Repository, settings: &Settings) -> String {
+    let prefix = trees::prefix(repository, &settings.root);
+    let place = if prefix == Path::new("") { "at the top".to_owned() } else { format!("in {}", prefix.display()) };
+    format!("there is no Rails application {place} of what is pushed, so nothing was looked at")
+}
+
+/// A command by which git reads all of these commits, and fetches what it lacks.
+fn fetching(commits: &[Option<&Commit>]) -> String {
+    let read = |commit: &&Commit| format!("git archive {} > /dev/null", commit.id());
+    commits.iter().flatten().map(read).collect::<Vec<_>>().join(" && ")
 }
 
 fn between(
@@ -56,9 +78,16 @@ fn between(
         return Ok(review);
     };
     for (folder, newest) in newest {
-        let stamps = schema::files_of(&folder).into_iter().map(|path| stamp(repository, &now, &path));
-        let stamps: Vec<Stamp> = stamps.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let stamps = stamps(repository, &now, &folder)?;
+        if let (true, Some(before)) = (stamps.is_empty(), &before) {
+            findings.extend(self::stamps(repository, before, &folder)?.first().map(schema::gone));
+        }
         findings.extend(schema::judge(&stamps, &newest));
+    }
+    let deployed_files = findings.iter().filter_map(|finding| finding.place.as_ref()).map(|place| place.path.clone());
+    for path in deployed_files.collect::<BTreeSet<_>>() {
+        let text = trees::content(repository, &now, &path)?.unwrap_or_default();
+        allow_in_code(&mut findings, &path, &text);
     }
     if let Some(deployed) = deployed {
         findings.extend(rewound(repository, pushed, deployed)?);
@@ -250,8 +279,13 @@ fn let_through(findings: &mut [Finding], allow: &[Allow]) {
     }
 }
 
-fn stamp(repository: &Repository, root: &Tree, path: &Path) -> Result<Option<Stamp>, git2::Error> {
-    Ok(trees::content(repository, root, path)?.and_then(|text| Stamp::of(path, &text)))
+/// What the schema files of a folder say.
+fn stamps(repository: &Repository, root: &Tree, folder: &Path) -> Result<Vec<Stamp>, git2::Error> {
+    let mut stamps = Vec::new();
+    for path in schema::files_of(folder) {
+        stamps.extend(trees::content(repository, root, &path)?.and_then(|text| Stamp::of(&path, &text)));
+    }
+    Ok(stamps)
 }
 
 /// The release line at the top of the repository, where the platform looks for it, and whether it migrates.

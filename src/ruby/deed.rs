@@ -249,6 +249,18 @@ impl Deed {
         }
     }
 
+    /// The column that it changes.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::AddColumn { column, .. } | Self::ChangeType { column, .. } => Some(&column.name),
+            Self::RemoveColumn { column, .. }
+            | Self::RenameColumn { from: column, .. }
+            | Self::ChangeNull { column, .. }
+            | Self::ChangeDefault { column, .. } => Some(column),
+            _ => None,
+        }
+    }
+
     /// Whether it takes a lock on a table's definition, which a transaction keeps to its end.
     pub fn locks_table(&self) -> bool {
         match self {

@@ -33,6 +33,9 @@ pub struct Verdict {
     pub severity: Severity,
     pub at: usize,
     pub message: String,
+    /// The table and the column that it is about, for the steps of the remedy.
+    pub table: Option<String>,
+    pub column: Option<String>,
 }
 
 /// How sure we are that somebody uses a table.
@@ -200,7 +203,9 @@ impl<'w> Bench<'w> {
             }
             (false, None) => (severity, message),
         };
-        self.found.push(Verdict { rule, severity, at: change.at, message });
+        let table = change.deed.table().map(str::to_owned);
+        let column = change.deed.column().map(str::to_owned);
+        self.found.push(Verdict { rule, severity, at: change.at, message, table, column });
     }
 
     /// What blocks an existing table for certain is refused; where it is not known whether it exists, it is said.

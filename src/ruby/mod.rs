@@ -36,6 +36,7 @@ use self::schema::Schema;
 use self::script::Script;
 use crate::findings::{Finding, Place, Severity};
 use crate::rails::Engine;
+use crate::rules as all_rules;
 
 /// A larger migration is not read: no hand has written it.
 pub const MAX_MIGRATION: usize = 256 << 10;
@@ -222,10 +223,7 @@ fn reading(
     let mut what: Vec<String> = script.changes.iter().map(|change| change.deed.words()).collect();
     what.dedup();
     let (verdicts, class) = world.judge(script);
-    let mut findings: Vec<Finding> = verdicts
-        .into_iter()
-        .filter_map(|Verdict { rule, severity, at, message }| finding(migration, rule.name, severity, at, message))
-        .collect();
+    let mut findings: Vec<Finding> = verdicts.into_iter().filter_map(|verdict| told(migration, verdict)).collect();
     findings.splice(0..0, wrong_version(migration, script, rails));
     // One expression may be dynamic in more than one way: a line is told once.
     let line = |finding: &Finding| finding.place.as_ref().map(|place| place.line);
@@ -272,6 +270,11 @@ fn excepted(migration: &Source, script: &Script, mut findings: Vec<Finding>) -> 
             findings.extend(finding(migration, "allow-without-reason", Severity::Warning, at, message));
             continue;
         }
+        if all_rules::rule(&allowance.rule).is_none() {
+            let message = format!("no rule has the name {:?}, so the comment allows nothing", allowance.rule);
+            let at = offset_of(migration.text, allowance.line);
+            findings.extend(finding(migration, "allow-unknown-rule", Severity::Warning, at, message));
+        }
         for finding in &mut findings {
             let line = finding.place.as_ref().map_or(0, |place| place.line);
             let of_call = calls.iter().filter(|(statement, _)| *statement == line).map(|(_, call)| *call);
@@ -284,6 +287,21 @@ fn excepted(migration: &Source, script: &Script, mut findings: Vec<Finding>) -> 
         }
     }
     findings
+}
+
+/// A verdict as a finding, whose remedy names what it is about.
+fn told(migration: &Source, verdict: Verdict) -> Option<Finding> {
+    let Verdict { rule, severity, at, message, table, column } = verdict;
+    let mut finding = finding(migration, rule.name, severity, at, message)?;
+    for step in &mut finding.remedy {
+        if let Some(table) = &table {
+            *step = step.replace("TABLE", &format!(":{table}"));
+        }
+        if let Some(column) = &column {
+            *step = step.replace("\"COLUMN", &format!("\"{column}")).replace("COLUMN,", &format!(":{column},"));
+        }
+    }
+    Some(finding)
 }
 
 fn unread(migration: &Source, why: &str) -> Reading {

@@ -354,6 +354,13 @@ pub const RULES: &[Rule] = &[
         why: "who reads it later cannot know whether it still holds; it allows nothing",
         safe: &["write the reason after the rule's name: # unstuck:allow RULE REASON"],
     },
+    Rule {
+        name: "allow-unknown-rule",
+        severity: Warning,
+        what: "a comment allows a rule that is none",
+        why: "it may be misspelt, and what it was written for is refused or waits for its day",
+        safe: &["write the name that stands in brackets behind a finding"],
+    },
 ];
 
 #[cfg(test)]

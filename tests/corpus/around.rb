@@ -186,3 +186,10 @@ end
 class AddShelf < ApplicationMigration
   def change = add_column(:posts, :shelf, :string)
 end
+
+### case a comment that allows what is no rule
+### expect refusal remove-column 2
+### expect warning allow-unknown-rule 1
+### says no rule has the name "remove-columns"
+    # unstuck:allow remove-columns nobody reads it
+    remove_column :posts, :slug
