@@ -591,7 +591,7 @@ pub struct Exec {
     /// Look at the databases this often, give or take a fifth [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub interval: Option<String>,
-    /// Kill the command if it has not ended this long after SIGTERM [default: 25s]
+    /// Kill the command if it has not ended this long after the SIGTERM of a restart [default: 25s]
     #[arg(long, value_name = "TIME")]
     pub grace_timeout: Option<String>,
     /// Send this signal instead of starting the command again: it has to reload the whole application by itself (puma:

@@ -309,7 +309,28 @@ fn where_nothing_was_looked_at_nothing_is_called_right() {
     let mut command = scene.command(&scene.app(), env!("CARGO_BIN_EXE_unstuck"));
     let output = command.args(["check", "-C", "backend", "--json", "HEAD~..HEAD"]).output().unwrap();
     secrets::keep(&output);
-    assert_eq!(seen(&serde_json::from_slice(&output.stdout).unwrap()).0, ["Two"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(seen(&document), (vec!["Two"], vec![]), "{document}");
+}
+
+#[test]
+fn a_folder_that_is_built_by_itself_has_its_own_release_line() {
+    let scene = Scene::new("sha1");
+    std::fs::rename(scene.app().join("Procfile"), scene.dir.path().join("Procfile")).unwrap();
+    for (procfile, rules) in [("web: puma\n", &["no-release"][..]), ("release: unstuck migrate\n", &[])] {
+        scene.write("backend/Procfile", procfile);
+        scene.write("backend/db/migrate/1_one.rb", "");
+        scene.commit();
+        scene.write("backend/db/migrate/2_two.rb", "");
+        scene.commit();
+        let mut command = scene.command(&scene.app(), env!("CARGO_BIN_EXE_unstuck"));
+        let output = command.args(["check", "-C", "backend", "--json", "HEAD~..HEAD"]).output().unwrap();
+        secrets::keep(&output);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(seen(&document).1, rules, "{document}");
+        std::fs::remove_file(scene.app().join("backend/db/migrate/2_two.rb")).unwrap();
+        scene.commit();
+    }
 }
 
 #[test]

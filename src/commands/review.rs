@@ -111,6 +111,10 @@ fn between(
     }
     if !pending.is_empty() {
         (review.release, review.migrates) = release(repository, &pushed.tree()?)?;
+        // Buildpacks that build a folder of the repository make its Procfile the app's.
+        if review.release.is_none() && prefix != Path::new("") {
+            (review.release, review.migrates) = release(repository, &now)?;
+        }
         let mut found: Vec<Finding> = release::judge(review.release.as_ref(), review.migrates).into_iter().collect();
         let_through(&mut found, &settings.hook.allow);
         findings.append(&mut found);
