@@ -96,7 +96,9 @@ pub fn undecided(args: &Args, deed: &Deed) -> Option<Condition> {
     let index = [("index", "index: is set"), ("algorithm", "algorithm: is not :concurrently")];
     let constraint = [("foreign_key", "foreign_key: is set"), ("validate", "validate: is not false")];
     let options: &[(&str, &str)] = match deed {
-        Deed::CreateTable { .. } if args.is_set("if_not_exists") => return Some(Condition::Expected),
+        Deed::CreateTable { .. } | Deed::AddColumn { .. } if args.is_set("if_not_exists") => {
+            return Some(Condition::Expected);
+        }
         Deed::CreateTable { .. } => &[("force", "force: is set")],
         Deed::AddColumn { .. } | Deed::ChangeNull { .. } => &[("null", "null: is false")],
         Deed::AddIndex(_) | Deed::RemoveIndex { .. } => &index,

@@ -24,6 +24,8 @@ pub struct World {
     columns: BTreeSet<(String, String)>,
     /// Dropped by this push: a table of that name may be made anew.
     dropped: BTreeSet<String>,
+    /// Columns that went before.
+    gone: BTreeSet<(String, String)>,
 }
 
 /// A finding before it has a place in words.
@@ -56,8 +58,9 @@ impl World {
         });
         let mariadb = version.is_some_and(|version| version.to_lowercase().contains("mariadb"));
         let server = Server { engine, version: numbers, mariadb };
-        let (tables, columns, dropped) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { models, schema, server, tables, columns, dropped }
+        let (tables, columns) = (BTreeSet::new(), BTreeSet::new());
+        let (dropped, gone) = (BTreeSet::new(), BTreeSet::new());
+        Self { models, schema, server, tables, columns, dropped, gone }
     }
 
     fn standing(&self, table: &str) -> Standing {
@@ -111,6 +114,9 @@ impl World {
                 }
                 self.models.rename_column(table, from, to);
                 self.schema.apply(deed);
+            }
+            Deed::RemoveColumn { table, column } => {
+                self.gone.insert((table.clone(), column.clone()));
             }
             Deed::AddColumn { table, column } if self.schema.column(table, &column.name).is_none() => {
                 self.columns.insert((table.clone(), column.name.clone()));
@@ -314,6 +320,9 @@ impl<'w> Bench<'w> {
     }
 
     fn create_table(&mut self, change: &Change, table: &str, force: bool, small_key: bool) {
+        if !force && change.condition.is_none() && self.world.is_there(table, None) {
+            self.say(change, "already-there", Warning, format!("the schema file has the table {table} already"));
+        }
         if force {
             let exists = self.world.standing(table) == Standing::Exists;
             let severity = if exists { Refusal } else { Warning };
@@ -361,6 +370,11 @@ impl<'w> Bench<'w> {
 
     fn add_column(&mut self, change: &Change, table: &str, column: &Column) {
         let name = format!("{table}.{}", column.name);
+        let is_gone = self.world.gone.contains(&(table.to_owned(), column.name.clone()));
+        let is_there = self.world.schema.column(table, &column.name).is_some() && !is_gone;
+        if is_there && change.condition.is_none() && self.world.standing(table) != Standing::New {
+            self.say(change, "already-there", Warning, format!("the schema file has {name} already"));
+        }
         if matches!(column.kind.as_str(), "char" | "character" | "bpchar") {
             self.say(change, "char-column", Note, format!("{name} has the type char"));
         }

@@ -327,6 +327,13 @@ pub const RULES: &[Rule] = &[
         safe: &["use what the server in config/database.yml has"],
     },
     Rule {
+        name: "already-there",
+        severity: Warning,
+        what: "a table or a column is made that the deployed schema file has already",
+        why: "the statement fails, if the file tells the truth: two branches may have made it",
+        safe: &["leave it out, or say if_not_exists: true"],
+    },
+    Rule {
         name: "migration-version",
         severity: Refusal,
         what: "a migration is written for a version that this Rails does not have",

@@ -416,3 +416,15 @@ end
 ### class restart
     rename_column :posts, :legacy, :older
     remove_column :posts, :older
+
+### case a column that is there
+### expect warning already-there 1
+    add_column :posts, :slug, :string
+
+### case a column that is there, if it is not
+    add_column :posts, :slug, :string, if_not_exists: true
+    add_column :posts, :slug, :string unless column_exists?(:posts, :slug)
+
+### case a table that is there
+### expect warning already-there 1
+    create_table(:posts) { |t| t.string :shelf }
