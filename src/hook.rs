@@ -9,6 +9,9 @@ const MARK: &str = "# unstuck-hook: `unstuck hook uninstall` takes it out again"
 /// What the hook that was there before is called beside ours.
 pub const BEFORE: &str = "pre-push.before-unstuck";
 
+/// How the last line of a script begins that does something.
+const LAST: &str = "feed | \"$unstuck\" pre-push";
+
 /// What a script is made of.
 #[derive(Debug)]
 pub struct Script<'a> {
@@ -60,7 +63,7 @@ if [ ! -x "$unstuck" ]; then
     }}
 fi
 [ -z "$root" ] || cd "$root" 2>/dev/null || exit 0
-feed | "$unstuck" pre-push "$@"
+{LAST} "$@"
 "#
             )
             .bytes(),
@@ -72,6 +75,12 @@ feed | "$unstuck" pre-push "$@"
 /// Whether a script is one of ours.
 pub fn is_ours(script: &[u8]) -> bool {
     script.split(|byte| *byte == b'\n').nth(1) == Some(MARK.as_bytes())
+}
+
+/// Whether somebody has added lines behind ours.
+pub fn has_more(script: &[u8]) -> bool {
+    let mut lines = script.split(|byte| *byte == b'\n').skip_while(|line| !line.starts_with(LAST.as_bytes())).skip(1);
+    lines.any(|line| !line.is_empty() && !line.starts_with(MADE))
 }
 
 /// Begins the last line of a script for which folders were made.

@@ -318,3 +318,19 @@ fn what_becomes_of_the_hook_that_was_there_is_said() {
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(say("install").contains("the hook that was there runs first, as "));
 }
+
+#[test]
+fn lines_that_somebody_added_are_not_lost() {
+    let scene = Scene::new("sha1");
+    let hook = scene.app().join(".git/hooks/pre-push");
+    state(&scene, "install");
+    let ours = fs::read_to_string(&hook).unwrap();
+    fs::write(&hook, format!("{ours}\necho more\n")).unwrap();
+    for what in ["install", "uninstall"] {
+        let output = unstuck(&scene, Path::new(UNSTUCK), &scene.app(), &["hook", what]);
+        assert!(!output.status.success() && text(&output).contains("lines were added to it"), "{}", text(&output));
+        assert!(fs::read_to_string(&hook).unwrap().ends_with("echo more\n"));
+    }
+    fs::write(&hook, ours).unwrap();
+    assert_eq!(state(&scene, "uninstall"), "uninstalled");
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use git2::Repository;
 
-use crate::hook::{BEFORE, folders_of, is_ours, with_folders};
+use crate::hook::{BEFORE, folders_of, has_more, is_ours, with_folders};
 
 const NAME: &str = "pre-push";
 
@@ -73,6 +73,7 @@ impl Folder {
         if ours == Some(&script) {
             return Ok(false);
         }
+        spare(ours)?;
         fs::create_dir_all(&self.path)?;
         if now.is_some_and(|now| !is_ours(&now)) {
             self.keep()?;
@@ -101,6 +102,7 @@ impl Folder {
     /// before; `false` where the hook is not ours.
     pub fn uninstall(&self) -> io::Result<bool> {
         let Some(script) = self.read()?.filter(|script| is_ours(script)) else { return Ok(false) };
+        spare(Some(&script))?;
         match self.before() {
             Some(before) => fs::rename(before, self.hook())?,
             None => fs::remove_file(self.hook())?,
@@ -112,6 +114,16 @@ impl Folder {
             }
         }
         Ok(true)
+    }
+}
+
+/// What somebody has added to a script of ours is not to be lost with it.
+fn spare(script: Option<&[u8]>) -> io::Result<()> {
+    match script {
+        Some(script) if has_more(script) => {
+            Err(io::Error::other("lines were added to it: move them to another place first"))
+        }
+        _ => Ok(()),
     }
 }
 
