@@ -813,7 +813,8 @@ fn a_mariadb_lock_is_named_whoever_holds_it_and_however_long() {
     place.initialise(&["1"]);
     place.sql(&format!("create user bob identified by '{}'; grant all on app.* to bob", Mariadb::PASSWORD));
     let rails = 2_053_462_845_u64 * u64::from(crc32fast::hash(b"app"));
-    let locks = format!("select get_lock('{rails}', 0), get_lock(concat('unstuck:', crc32(database())), 0)");
+    // With patience: the attempts below hold the lock themselves, each for a moment.
+    let locks = format!("select get_lock('{rails}', 30), get_lock(concat('unstuck:', crc32(database())), 30)");
     let mut ledger = place.open();
     ledger.look().unwrap();
     for (user, wanted) in [("bob", "(of another user)"), ("ann", "` frees it")] {
