@@ -33,7 +33,7 @@ impl Script<'_> {
         text.extend(b"\nroot=");
         text.extend(quoted(self.root));
         let (condition, first) =
-            if self.by_sh { ("-f", "first='#!sh -e'") } else { ("-x", r#"IFS= read -r first <"$before" || :"#) };
+            if self.by_sh { ("-f", "first='#! sh -e'") } else { ("-x", r#"IFS= read -r first <"$before" || :"#) };
         let (goes_on, code) =
             if self.refuses_without { ("is refused (hook.missing)", 1) } else { ("goes on without it", 0) };
         text.extend(
@@ -47,8 +47,7 @@ feed() {{
 if [ {condition} "$before" ]; then
     {first}
     case "$first " in
-        *fish\ *) feed | "$before" "$@" || exit ;;
-        '#!'*sh\ *)
+        '#!'*[/\ ]sh\ * | '#!'*[/\ ]bash\ * | '#!'*[/\ ]dash\ * | '#!'*[/\ ]ksh\ * | '#!'*[/\ ]zsh\ *)
             # Many a script asks $0 where it lies and which hook it is: to a shell it can be given under our name.
             # shellcheck disable=SC2016 # These are the other shell's.
             feed | ${{first#??}} -c 'before=$1; shift; . "$before"' "$0" "$before" "$@" || exit

@@ -122,14 +122,21 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
 
 /// One line of shell, whose words are looked at wherever they stand: behind `bundle exec`, `&&`, an assignment.
 fn step(line: &str, script: Option<Script>) -> Migrates {
-    let Some(words) = shlex::split(line) else { return Migrates::Perhaps };
-    let words: Vec<&str> = words.iter().map(|word| word.trim_matches([';', '(', ')', '&', '|'])).collect();
+    let Some(raw) = shlex::split(line) else { return Migrates::Perhaps };
+    let words: Vec<&str> = raw.iter().map(|word| word.trim_matches([';', '(', ')', '&', '|'])).collect();
     let base = |word: &str| word.rsplit('/').next().unwrap_or(word).to_owned();
     let mut best = Migrates::No;
+    let mut told = 0;
     for (index, word) in words.iter().enumerate() {
+        // What belongs to a command of ours has been looked at with it.
+        if index < told {
+            continue;
+        }
         let found = if base(word) == "unstuck" {
-            match words[index + 1..].contains(&"migrate") {
-                true if words.contains(&"--dry-run") => Migrates::No,
+            told = index + length_of_command(&raw[index..]);
+            let own = &words[index..told];
+            match own.contains(&"migrate") {
+                true if own.contains(&"--dry-run") => Migrates::No,
                 true => Migrates::Proved,
                 false => Migrates::Perhaps,
             }
@@ -141,7 +148,7 @@ fn step(line: &str, script: Option<Script>) -> Migrates {
         } else if let Some(text) = script.and_then(|script| script(word)) {
             // What it runs may run other things in turn.
             lines(&text).map(|line| step(line, None)).max().unwrap_or(Migrates::No).max(Migrates::Perhaps)
-        } else if is_silent(word) || (*word == "migrate" && words[..index].iter().any(|word| base(word) == "unstuck")) {
+        } else if is_silent(word) {
             Migrates::No
         } else {
             Migrates::Perhaps
@@ -150,6 +157,13 @@ fn step(line: &str, script: Option<Script>) -> Migrates {
     }
     // `echo db:migrate` says it, and no more.
     if words.first() == Some(&"echo") && !line.contains(['&', '|', ';', '$', '`']) { Migrates::No } else { best }
+}
+
+/// How many words the first command has, without those of a command that it is to run.
+fn length_of_command(words: &[String]) -> usize {
+    let end = words.iter().position(|word| matches!(word.as_str(), "--" | "&&" | "||" | "|" | "&" | ";"));
+    let closed = words.iter().position(|word| word.ends_with([';', '&', '|', ')'])).map(|at| at + 1);
+    end.into_iter().chain(closed).min().unwrap_or(words.len())
 }
 
 fn is_migrating_task(word: &str) -> bool {
@@ -281,6 +295,12 @@ mod tests {
             ("vendor/bin/unstuck --json migrate -- bin/rails db:migrate", Migrates::Proved),
             ("unstuck status", Migrates::Perhaps),
             ("unstuck migrate --dry-run", Migrates::No),
+            ("unstuck migrate --dry-run && bin/rails db:migrate", Migrates::Plainly),
+            ("unstuck migrate -- bin/migrate --dry-run", Migrates::Proved),
+            ("unstuck status; bin/rails db:migrate", Migrates::Plainly),
+            ("(unstuck status) && bin/rails db:migrate", Migrates::Plainly),
+            ("unstuck migrate --dry-run; bin/rails db:migrate", Migrates::Plainly),
+            ("unstuck migrate && bin/warm --dry-run", Migrates::Proved),
             ("bin/rails db:migrate", Migrates::Plainly),
             ("bundle exec rake db:migrate:primary", Migrates::Plainly),
             ("rails db:prepare && echo done", Migrates::Plainly),

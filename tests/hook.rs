@@ -306,6 +306,19 @@ fn the_hook_that_was_there_knows_its_place_and_its_name() {
     }
 }
 
+/// Not all that ends in `sh` reads a shell's script.
+#[test]
+fn a_hook_in_another_language_is_run_as_it_was() {
+    let scene = Scene::new("sha1");
+    let interpreter = scene.dir.path().join("bin/tclsh");
+    executable(&interpreter, "#!/bin/sh\ncat > /dev/null\necho \"interprets ${1##*/} for $2\" >&2\n");
+    executable(&scene.app().join(".git/hooks/pre-push"), &format!("#!{}\nputs hello\n", interpreter.display()));
+    state(&scene, "install");
+    scene.commit();
+    let said = scene.git(&["push", "production", "main"]);
+    assert!(said.contains("interprets pre-push.before-unstuck for production"), "{said}");
+}
+
 #[test]
 fn what_becomes_of_the_hook_that_was_there_is_said() {
     let scene = Scene::new("sha1");

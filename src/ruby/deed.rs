@@ -104,6 +104,17 @@ impl Which {
     }
 }
 
+/// How many rows one statement writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// All of them, as far as can be told.
+    AtOnce,
+    /// A part at a time.
+    InBatches,
+    /// Some that are named.
+    Some,
+}
+
 /// One thing that is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
@@ -157,7 +168,8 @@ pub enum Deed {
     RenameIndex {
         table: String,
     },
-    /// `ready`: what it needs is checked already or not checked now: `validate: false`, `using_index:`. `expression` is a check's; of a foreign key it is the other table.
+    /// `ready`: what it needs is checked already or not checked now: `validate: false`, `using_index:`. `expression` is a check's; of a
+    /// foreign key it is the other table.
     AddConstraint {
         table: String,
         kind: Constraint,
@@ -180,6 +192,7 @@ pub enum Deed {
     Write {
         table: Option<String>,
         how: String,
+        pace: Pace,
     },
     Truncate {
         table: String,
@@ -192,10 +205,10 @@ pub enum Deed {
     AddEnumValue {
         name: String,
     },
-    /// A type's, view's, function's... `what` with its name; what becomes of it, `is dropped` or `is renamed to x`.
+    /// A type's, view's, function's... `what` with its name is dropped, or renamed `to x`.
     ObjectGoes {
         what: String,
-        how: String,
+        renamed: Option<String>,
     },
     /// The whole table is written anew, or its indexes are, while nobody may use it.
     Rewrite {
@@ -347,16 +360,14 @@ impl Deed {
             Self::RemoveConstraint { table, which } => format!("removes a {} of {table}", which.words()),
             Self::Validate { table, which } => format!("validates a {} of {table}", which.words()),
             Self::RenameSchema { from } => format!("renames the schema {from}"),
-            Self::Write { table: Some(table), how } => format!("writes rows of {table} ({how})"),
+            Self::Write { table: Some(table), how, .. } => format!("writes rows of {table} ({how})"),
             Self::Write { how, .. } => format!("writes rows ({how})"),
             Self::Truncate { table, cascade: true } => format!("empties the table {table} and all that refer to it"),
             Self::Truncate { table, .. } => format!("empties the table {table}"),
             Self::DropAll { what } => format!("drops {what}"),
             Self::AddEnumValue { name } => format!("adds a value to the type {name}"),
-            Self::ObjectGoes { what, how } => match how.strip_prefix("is renamed ") {
-                Some(to) => format!("renames the {what} {to}"),
-                None => format!("drops the {what}"),
-            },
+            Self::ObjectGoes { what, renamed: Some(to) } => format!("renames the {what} {to}"),
+            Self::ObjectGoes { what, renamed: None } => format!("drops the {what}"),
             Self::Rewrite { what, .. }
             | Self::Outside { what, .. }
             | Self::Transaction { what }

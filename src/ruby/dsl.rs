@@ -69,8 +69,8 @@ fn word(name: &str, args: &Args, modern: bool) -> Word {
         "drop_schema" => {
             table(args).map(|name| vec![Deed::DropAll { what: format!("the schema {name} with all that is in it") }])
         }
-        "rename_enum" => renamed_type(args, |to| format!("is renamed to {to}")),
-        "rename_enum_value" => renamed_type(args, |to| format!("is renamed in its part {to}")),
+        "rename_enum" => renamed_type(args, "to"),
+        "rename_enum_value" => renamed_type(args, "in its part"),
         "drop_enum" | "drop_view" | "drop_function" | "drop_trigger" | "disable_extension" | "drop_virtual_table" => {
             drop_object(name, args)
         }
@@ -402,11 +402,11 @@ fn validate(args: &Args, kind: Option<Constraint>) -> Option<Vec<Deed>> {
 }
 
 /// A type, or one of its values, gets another name: `rename_enum :a, :b`, `rename_enum_value :a, from: "b", to: "c"`.
-fn renamed_type(args: &Args, how: impl FnOnce(&str) -> String) -> Option<Vec<Deed>> {
+fn renamed_type(args: &Args, how: &str) -> Option<Vec<Deed>> {
     let of = |name: &str| args.option(name).and_then(Value::text);
     let to = of("to").or_else(|| args.text(1))?;
     let to = of("from").map_or_else(|| to.clone(), |from| format!("{from} to {to}"));
-    Some(vec![Deed::ObjectGoes { what: format!("type {}", args.text(0)?), how: how(&to) }])
+    Some(vec![Deed::ObjectGoes { what: format!("type {}", args.text(0)?), renamed: Some(format!("{how} {to}")) }])
 }
 
 /// What becomes of something that is no table, in plain words.
@@ -426,5 +426,5 @@ fn of_object(name: &str, object: &str) -> String {
 fn drop_object(name: &str, args: &Args) -> Option<Vec<Deed>> {
     let kind = name.split_once('_').map_or(name, |(_, kind)| kind).replace('_', " ");
     let kind = if kind == "enum" { "type".to_owned() } else { kind };
-    Some(vec![Deed::ObjectGoes { what: format!("{kind} {}", args.text(0)?), how: "is dropped".to_owned() }])
+    Some(vec![Deed::ObjectGoes { what: format!("{kind} {}", args.text(0)?), renamed: None }])
 }

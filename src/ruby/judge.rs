@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Class;
-use super::deed::{Change, Column, Condition, Constraint, Deed, Default, Index, Which};
+use super::deed::{Change, Column, Condition, Constraint, Deed, Default, Index, Pace, Which};
 use super::models::{Models, Use};
 use super::rules::{Rule, rule};
 use super::schema::Schema;
@@ -271,7 +271,7 @@ impl<'w> Bench<'w> {
                     self.say(change, "validate-in-transaction", Refusal, message);
                 }
             }
-            Deed::Write { table, how } => self.write(change, table.as_deref(), how),
+            Deed::Write { table, how, pace } => self.write(change, table.as_deref(), how, *pace),
             Deed::Truncate { table, cascade } => {
                 if self.world.standing(table) != Standing::New {
                     let severity = if *cascade { Refusal } else { Warning };
@@ -288,7 +288,8 @@ impl<'w> Bench<'w> {
                 self.say(change, "rename-schema", Refusal, format!("the schema {from} is renamed under running code"));
             }
             Deed::DropAll { what } => self.say(change, "drop-database", Refusal, format!("{what} is dropped")),
-            Deed::ObjectGoes { what, how } => {
+            Deed::ObjectGoes { what, renamed } => {
+                let how = renamed.as_ref().map_or_else(|| "is dropped".to_owned(), |to| format!("is renamed {to}"));
                 self.say(change, "drop-object", Warning, format!("the {what} {how}; running code may use it"));
             }
             Deed::AddEnumValue { name } if self.in_transaction && self.world.older_than((12, 0), (0, 0), (0, 0)) => {
@@ -584,7 +585,7 @@ impl<'w> Bench<'w> {
         }
     }
 
-    fn write(&mut self, change: &Change, table: Option<&str>, how: &str) {
+    fn write(&mut self, change: &Change, table: Option<&str>, how: &str, pace: Pace) {
         if table.is_some_and(|table| self.world.standing(table) == Standing::New) {
             return;
         }
@@ -592,11 +593,11 @@ impl<'w> Bench<'w> {
         if self.in_transaction && self.locked && self.world.server.engine != Engine::Mysql {
             let message = format!("{rows} are written ({how}) while the locks of this migration are held");
             self.say(change, "backfill-in-transaction", Warning, message);
-        } else if self.in_transaction && how.contains("in batches") && self.world.server.engine != Engine::Mysql {
+        } else if self.in_transaction && pace == Pace::InBatches && self.world.server.engine != Engine::Mysql {
             let message =
                 format!("{rows} are written ({how}), all within one transaction that keeps each of them locked");
             self.say(change, "backfill-in-transaction", Warning, message);
-        } else if how.contains("all at once") || how.contains("all rows") {
+        } else if pace == Pace::AtOnce {
             self.say(change, "backfill-at-once", Note, format!("{rows} are written by one statement ({how})"));
         }
     }

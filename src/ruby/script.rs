@@ -13,7 +13,7 @@ use self::binding::Bound;
 use self::flow::{Departure, Left};
 use super::compute::{changes, of_list, of_map, of_number, of_text};
 use super::condition::{answer, asks_for_engine, asks_for_presence, is_engine, negated, table_responds};
-use super::deed::{Change, Condition, Deed};
+use super::deed::{Change, Condition, Deed, Pace};
 use super::finder::{Finder, Method, Words, name, offset};
 use super::heredoc::Heredoc;
 use super::value::{Args, HOLE, Value};
@@ -863,18 +863,23 @@ impl<'p> Reader<'p> {
         if WRITES.contains(&method)
             || (method.ends_with('!') && !matches!(method, "!" | "find_by!" | "first!" | "last!" | "take!"))
         {
-            let how = match AT_ONCE.contains(&method) {
-                _ if self.batches > 0 || is_in_batches(call) => format!("{method}, in batches"),
-                true => format!("{method}, all at once"),
-                false => method.to_owned(),
-            };
-            self.push(Deed::Write { table: table.clone(), how }, at);
+            self.write(table.clone(), method, is_in_batches(call), at);
         }
         if method == "!" || method.ends_with('?') {
             return Value::Unknown;
         }
         self.run_block(call, vec![Value::Rows(table.clone()), Value::Unknown]);
         Value::Rows(table)
+    }
+
+    /// Rows are written by a method of Active Record; `in_batches` by the call itself, whatever is around it.
+    fn write(&mut self, table: Option<String>, method: &str, in_batches: bool, at: usize) {
+        let (how, pace) = match AT_ONCE.contains(&method) {
+            _ if in_batches || self.batches > 0 => (format!("{method}, in batches"), Pace::InBatches),
+            true => (format!("{method}, all at once"), Pace::AtOnce),
+            false => (method.to_owned(), Pace::Some),
+        };
+        self.push(Deed::Write { table, how, pace }, at);
     }
 
     fn of_value(&mut self, value: Value, method: &str, call: &CallNode<'p>, at: usize) -> Value {
@@ -982,8 +987,7 @@ impl<'p> Reader<'p> {
             if let Value::Rows(table) = &first
                 && WRITES.contains(&method.as_str())
             {
-                let how = if self.batches > 0 { format!("{method}, in batches") } else { method.clone() };
-                self.push(Deed::Write { table: table.clone(), how }, at);
+                self.write(table.clone(), &method, false, at);
             }
             return plain(first, &method, self.engine);
         }

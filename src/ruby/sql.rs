@@ -9,7 +9,7 @@ use sqlparser::dialect::{Dialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-use super::deed::{Column, Constraint, Deed, Default, Index, Size, Which};
+use super::deed::{Column, Constraint, Deed, Default, Index, Pace, Size, Which};
 use super::dsl::bare;
 use super::value::HOLE;
 use crate::rails::Engine;
@@ -147,7 +147,11 @@ fn upkeep(words: &[String]) -> Option<Deed> {
         let concurrently = has(words, "CONCURRENTLY");
         let what = "rebuilds indexes (REINDEX)".to_owned();
         let whole = ["REINDEX DATABASE", "REINDEX SYSTEM", "REINDEX SCHEMA"].iter().any(|pattern| is(pattern));
-        return Some(if whole { Deed::Outside { what, blocks: true } } else { Deed::Rewrite { what, concurrently } });
+        return Some(if whole {
+            Deed::Outside { what, blocks: !concurrently }
+        } else {
+            Deed::Rewrite { what, concurrently }
+        });
     }
     if is("ALTER INDEX") {
         return quiet("alters an index");
@@ -227,9 +231,9 @@ fn renamed(words: &[String]) -> Option<String> {
         words.get(at + 1)
     };
     match at {
-        Some(at) if words.get(at + 1)?.eq_ignore_ascii_case("TO") => Some(format!("is renamed to {}", behind("TO")?)),
-        Some(at) => Some(format!("is renamed in its part {} to {}", words.get(at + 2)?, behind("TO")?)),
-        None if has(words, "SET") => Some(format!("is renamed into the schema {}", behind("SCHEMA")?)),
+        Some(at) if words.get(at + 1)?.eq_ignore_ascii_case("TO") => Some(format!("to {}", behind("TO")?)),
+        Some(at) => Some(format!("in its part {} to {}", words.get(at + 2)?, behind("TO")?)),
+        None if has(words, "SET") => Some(format!("into the schema {}", behind("SCHEMA")?)),
         None => None,
     }
 }
@@ -283,12 +287,12 @@ fn of_object(words: &[String]) -> Option<Deed> {
         "DROP" if kind == "SCHEMA" && has(words, "CASCADE") => {
             Some(Deed::DropAll { what: format!("the {object} with all that is in it") })
         }
-        "DROP" => Some(Deed::ObjectGoes { what: object, how: "is dropped".to_owned() }),
-        "ALTER" if RENAMED.contains(&kind) && renamed(words).is_some() => {
-            renamed(words).map(|how| Deed::ObjectGoes { what: object, how })
-        }
+        "DROP" => Some(Deed::ObjectGoes { what: object, renamed: None }),
         "CREATE" => Some(Deed::Other { what: format!("creates the {object}") }),
-        "ALTER" => Some(Deed::Other { what: format!("alters the {object}") }),
+        "ALTER" => Some(match renamed(words).filter(|_| RENAMED.contains(&kind)) {
+            Some(to) => Deed::ObjectGoes { what: object, renamed: Some(to) },
+            None => Deed::Other { what: format!("alters the {object}") },
+        }),
         _ => None,
     }
 }
@@ -345,7 +349,7 @@ fn of_statement(statement: Statement, not_valid: bool) -> Vec<Deed> {
         Statement::Drop { object_type, names, .. } => {
             let names: Vec<String> = names.iter().map(table).collect();
             let what = format!("{} {}", object_type.to_string().to_lowercase(), names.join(", "));
-            vec![Deed::ObjectGoes { what, how: "is dropped".to_owned() }]
+            vec![Deed::ObjectGoes { what, renamed: None }]
         }
         Statement::Truncate(truncate) => {
             let cascade = truncate.cascade.is_some_and(|option| format!("{option:?}") == "Cascade");
@@ -353,23 +357,26 @@ fn of_statement(statement: Statement, not_valid: bool) -> Vec<Deed> {
             truncate.table_names.iter().map(empty).collect()
         }
         Statement::Update(update) => {
-            let how = if update.selection.is_some() { "UPDATE" } else { "UPDATE of all rows" };
-            vec![Deed::Write { table: of_factor(&update.table.relation), how: how.to_owned() }]
+            let (how, pace) = match update.selection {
+                Some(_) => ("UPDATE", Pace::Some),
+                None => ("UPDATE of all rows", Pace::AtOnce),
+            };
+            vec![Deed::Write { table: of_factor(&update.table.relation), how: how.to_owned(), pace }]
         }
         Statement::Delete(delete) => {
             let (FromTable::WithFromKeyword(from) | FromTable::WithoutKeyword(from)) = delete.from;
             let table = from.first().and_then(|from| of_factor(&from.relation));
-            vec![Deed::Write { table, how: "DELETE".to_owned() }]
+            vec![Deed::Write { table, how: "DELETE".to_owned(), pace: Pace::Some }]
         }
         Statement::Insert(insert) => {
             let table = match &insert.table {
                 TableObject::TableName(name) => Some(table(name)),
                 _ => None,
             };
-            vec![Deed::Write { table, how: "INSERT".to_owned() }]
+            vec![Deed::Write { table, how: "INSERT".to_owned(), pace: Pace::Some }]
         }
         Statement::Merge(_) | Statement::Copy { .. } | Statement::LoadData { .. } => {
-            vec![Deed::Write { table: None, how: "of many rows".to_owned() }]
+            vec![Deed::Write { table: None, how: "of many rows".to_owned(), pace: Pace::Some }]
         }
         // `WITH ... UPDATE`.
         Statement::Query(query) => match *query.body {
